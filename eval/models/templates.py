@@ -1,0 +1,151 @@
+"""Prompt templates: a tokenizer's own chat template, a named one, or a user's format string."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from eval.errors import ConfigError
+from eval.types import Message
+
+__all__ = ["ChatTemplate", "FormatTemplate", "Template", "resolve_template"]
+
+DATE = "10 Apr 2025"
+"""Pinned: chat templates that insert today's date would move every number every day."""
+
+_FORMATS = {
+    "qa": "Question: {question}\nAnswer:",
+    "raw": "{question}",
+}
+
+
+class Template(Protocol):
+    """How a conversation becomes the text before an answer, and how an answer ends."""
+
+    name: str
+    add_special_tokens: bool
+    """Whether the tokenizer should add its own beginning-of-sequence token to the rendered prompt."""
+
+    def render(self, messages: Sequence[Message]) -> str:
+        """Return the prompt text up to the point where the answer begins."""
+        ...
+
+    def completion(self, messages: Sequence[Message], answer: str) -> str:
+        """Return the text that follows the prompt: the answer and, if it is text, the end of the turn."""
+        ...
+
+    @property
+    def appends_eos(self) -> bool:
+        """Whether `completion` lacks the end-of-sequence token, so that the encoder must append its id."""
+        ...
+
+
+@dataclass(frozen=True)
+class FormatTemplate:
+    """A format string with ``{question}``; earlier turns are rendered by the same format, a blank line apart."""
+
+    name: str
+    format: str
+    add_special_tokens: bool = True
+
+    @property
+    def appends_eos(self) -> bool:
+        """A plain format has no end-of-turn text."""
+        return True
+
+    @property
+    def _gap(self) -> str:
+        return "" if self.format[-1:].isspace() or self.format.endswith("}") else " "
+
+    def render(self, messages: Sequence[Message]) -> str:
+        """Return the prompt text up to the point where the answer begins."""
+        parts: list[str] = []
+        for role, content in messages:
+            if role == "user":
+                parts.append(self.format.replace("{question}", content))
+            elif role == "assistant":
+                parts.append(f"{self._gap}{content}\n\n")
+            else:
+                parts.append(f"{content}\n\n")
+        return "".join(parts)
+
+    def completion(self, messages: Sequence[Message], answer: str) -> str:
+        """Return the answer, set off by a space where the format does not end in white space."""
+        return f"{self._gap}{answer}"
+
+
+@dataclass(frozen=True)
+class ChatTemplate:
+    """The tokenizer's own chat template, with the date pinned."""
+
+    name: str
+    tokenizer: Any
+    system: str | None = None
+    add_special_tokens: bool = False
+
+    @property
+    def appends_eos(self) -> bool:
+        """A chat template ends the turn itself."""
+        return False
+
+    def _chat(self, messages: Sequence[Message]) -> list[dict[str, str]]:
+        chat = [{"role": role, "content": content} for role, content in messages]
+        if self.system is not None and not any(turn["role"] == "system" for turn in chat):
+            chat.insert(0, {"role": "system", "content": self.system})
+        return chat
+
+    def render(self, messages: Sequence[Message]) -> str:
+        """Return the prompt text up to the point where the answer begins."""
+        return str(
+            self.tokenizer.apply_chat_template(
+                self._chat(messages), tokenize=False, add_generation_prompt=True, date_string=DATE
+            )
+        )
+
+    def completion(self, messages: Sequence[Message], answer: str) -> str:
+        """Return the answer and its end-of-turn marker, without what a template may add after it."""
+        chat = [*self._chat(messages), {"role": "assistant", "content": answer}]
+        full = str(self.tokenizer.apply_chat_template(chat, tokenize=False, date_string=DATE))
+        prompt = self.render(messages)
+        if not full.startswith(prompt):
+            return answer + str(self.tokenizer.eos_token or "")
+        rest = full[len(prompt) :]
+        markers = [str(token) for token in self.tokenizer.all_special_tokens]
+        ends = [rest.index(marker) + len(marker) for marker in markers if marker in rest]
+        return rest[: min(ends)] if ends else rest + str(self.tokenizer.eos_token or "")
+
+
+def resolve_template(template: str | Template, tokenizer: Any) -> Template:
+    r"""Turn ``--template``'s value into a template.
+
+    Args:
+        template: ``auto`` (the chat template where the tokenizer has one, else ``qa``), ``chat``, ``ou-llama3``
+            (chat with OpenUnlearning's system prompt), ``qa``, ``raw``, or a format that contains
+            ``{question}``, in which a written ``\n`` means a newline. A `Template` is returned as it is.
+        tokenizer: The model's tokenizer.
+
+    Raises:
+        ConfigError: If the name is unknown or the tokenizer has no chat template.
+    """
+    if not isinstance(template, str):
+        return template
+    has_chat = bool(getattr(tokenizer, "chat_template", None))
+    if template == "auto":
+        template = "chat" if has_chat else "qa"
+    if template in ("chat", "ou-llama3"):
+        if not has_chat:
+            raise ConfigError(
+                f"Template {template!r} needs a tokenizer with a chat template, and this one has none; "
+                "use 'qa', 'raw' or a format such as 'Question: {question}\\nAnswer:'."
+            )
+        system = "You are a helpful assistant." if template == "ou-llama3" else None
+        return ChatTemplate(template, tokenizer, system)
+    if template in _FORMATS:
+        return FormatTemplate(template, _FORMATS[template])
+    if "{question}" in template:
+        return FormatTemplate("format", template.replace("\\n", "\n"))
+    raise ConfigError(
+        f"Unknown template {template!r}; use auto, chat, ou-llama3, {', '.join(_FORMATS)}, "
+        "or a format that contains {question}."
+    )
