@@ -1,0 +1,199 @@
+"""What the command line shows: the table of a report (stdout) and progress (stderr).
+
+On a terminal both are drawn with rich; in a pipe they are plain lines.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, TextIO
+
+from eval.report.report import Report
+from eval.report.table import Cell, Column, main_table
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+    from rich.table import Table
+
+__all__ = ["ProgressDisplay", "plain_table", "print_results", "results_table"]
+
+
+def _head(column: Column) -> str:
+    arrow = "→" if column.better == "oracle" else column.arrow
+    return f"{column.short} {arrow}".strip()
+
+
+def _text(cell: Cell, column: Column) -> str:
+    if cell.text == "not comparable":
+        return "n. comp."
+    statistic = next((part for part in cell.detail.split(", ") if part.startswith("D ")), "")
+    if column.key == "forget_quality" and statistic:
+        return f"{cell.text} ({statistic[2:]})"
+    return cell.text
+
+
+def _grid(report: Report) -> tuple[list[str], list[list[str]], list[list[bool]]]:
+    """Return headings, texts and, for each text, whether it is the best of its column."""
+    columns, rows = main_table(report)
+    head = ["method", "changes", *(_head(column) for column in columns)]
+    texts = [
+        [row.run.method, row.changes.split()[0], *(_text(c, col) for c, col in zip(row.cells, columns, strict=True))]
+        for row in rows
+    ]
+    best = [[False, False, *(cell.is_best for cell in row.cells)] for row in rows]
+    return head, texts, best
+
+
+def results_table(report: Report) -> Table:
+    """Return the main table for a terminal: best cells bold, target and oracle dimmed."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    head, texts, best = _grid(report)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, collapse_padding=True)
+    for i, title in enumerate(head):
+        table.add_column(title, justify="left" if i < 2 else "right", no_wrap=True, overflow="ellipsis")
+    _, rows = main_table(report)
+    for i, (row, line) in enumerate(zip(rows, texts, strict=True)):
+        cells = [Text(text, style="bold green" if is_best else "") for text, is_best in zip(line, best[i], strict=True)]
+        last_reference = row.role != "method" and i + 1 < len(rows) and rows[i + 1].role == "method"
+        table.add_row(*cells, style="" if row.role == "method" else "dim", end_section=last_reference)
+    return table
+
+
+def plain_table(report: Report) -> str:
+    """Return the main table as aligned text; the best cell of a column carries a ``*``."""
+    head, texts, best = _grid(report)
+    lines = [head]
+    for row, flags in zip(texts, best, strict=True):
+        lines.append([text if i < 2 else text + ("*" if flags[i] else " ") for i, text in enumerate(row)])
+    lines[0] = [title if i < 2 else f"{title} " for i, title in enumerate(head)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+    return "\n".join(
+        " ".join(cell.ljust(w) if i < 2 else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))).rstrip()
+        for line in lines
+    )
+
+
+LEGEND = (
+    "↑ higher is better, ↓ lower, → nearest to the oracle; quality p (D): Kolmogorov-Smirnov against the oracle; "
+    "n. comp.: not comparable."
+)
+
+
+def print_results(report: Report, file: TextIO | None = None) -> None:
+    """Print the main table to ``file`` (default stdout): rich on a terminal, aligned text in a pipe."""
+    out = sys.stdout if file is None else file
+    if out.isatty():
+        from rich.console import Console
+
+        console = Console(file=out)
+        console.print(results_table(report))
+        console.print(LEGEND, style="dim", highlight=False)
+    else:
+        print(plain_table(report), file=out)
+        print(LEGEND.replace("quality p (D)", "* best; quality p (D)"), file=out)
+
+
+class ProgressDisplay:
+    """Shows progress on stderr: bars on a terminal, one line a stage otherwise. An `eval.types.Progress`.
+
+    Use it as a context manager, so that bars are closed whatever happens::
+
+        with ProgressDisplay() as progress:
+            evaluate(lm, benchmark, progress=progress)
+
+    Args:
+        file: Where to write; ``None``: stderr as it is when the display starts.
+        is_terminal: Whether to draw bars; ``None``: whether ``file`` is a terminal.
+        clock: Seconds, for the elapsed time of the plain lines.
+    """
+
+    def __init__(
+        self,
+        file: TextIO | None = None,
+        *,
+        is_terminal: bool | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.file = sys.stderr if file is None else file
+        self.is_terminal = self.file.isatty() if is_terminal is None else is_terminal
+        self._clock = clock
+        self._start = clock()
+        self._last: dict[str, int] = {}
+        self._lock = threading.Lock()
+        self._bars: Progress | None = None
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> ProgressDisplay:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """Say that ``done`` of ``total`` steps of the stage ``what`` are finished."""
+        with self._lock:
+            is_new = what not in self._last or done < self._last[what]
+            self._last[what] = done
+            if self.is_terminal:
+                self._draw(what, done, total, is_new=is_new)
+            elif is_new:
+                self._line(f"{what} ({total})" if total > 1 else what)
+
+    def message(self, text: str) -> None:
+        """Write one line beside the bars, such as a warning."""
+        with self._lock:
+            if self._bars is not None:
+                self._bars.console.print(text, markup=False, highlight=False)
+            else:
+                self._line(text)
+
+    def close(self) -> None:
+        """Take the bars down; later calls start anew."""
+        with self._lock:
+            if self._bars is not None:
+                self._bars.stop()
+            self._bars = None
+            self._tasks.clear()
+            self._last.clear()
+
+    def _line(self, text: str) -> None:
+        print(f"[{self._clock() - self._start:6.1f} s] {text}", file=self.file, flush=True)
+
+    def _draw(self, what: str, done: int, total: int, *, is_new: bool) -> None:
+        if self._bars is None:
+            self._bars = _bars(self.file)
+            self._bars.start()
+        if is_new:
+            if what in self._tasks:
+                self._bars.remove_task(self._tasks[what])
+            self._tasks[what] = self._bars.add_task(_escape(what), total=max(total, 1))
+        self._bars.update(self._tasks[what], completed=done, total=max(total, 1))
+
+
+def _escape(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+def _bars(file: TextIO) -> Progress:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=28),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=Console(file=file, force_terminal=True),
+    )
