@@ -1,0 +1,31 @@
+"""GRUN: a gated edit of hidden states that makes a model stop revealing something (arXiv:2502.17823)."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from grun.config import GrunConfig
+    from grun.method import METHODS
+    from grun.model import EditedModel, attach
+    from grun.settings import GrunSettings
+    from grun.training import train
+
+__all__ = ["METHODS", "EditedModel", "GrunConfig", "GrunSettings", "attach", "train"]
+
+_WHERE = {
+    "METHODS": "grun.method",
+    "EditedModel": "grun.model",
+    "GrunConfig": "grun.config",
+    "GrunSettings": "grun.settings",
+    "attach": "grun.model",
+    "train": "grun.training",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used: pyvene and transformers are heavy."""
+    if name not in _WHERE:
+        raise AttributeError(f"module 'grun' has no attribute {name!r}")
+    return getattr(importlib.import_module(_WHERE[name]), name)

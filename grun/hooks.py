@@ -1,0 +1,159 @@
+"""Permanent hooks that edit nothing until a `ContextVar` says where.
+
+Base and edited model share one `nn.Module`: the hooks stay on its blocks, and each forward looks up which
+edits are active in its own thread. They work with any feature of Hugging Face's ``generate`` (streaming,
+beams, chunked prefill, prompt lookup), with left padding, and with plain and edited rows in one batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from grun.blocks import decoder_blocks
+from grun.config import Positions
+
+__all__ = ["Activation", "activated", "install_hooks", "silenced"]
+
+
+class Activation:
+    """One edit at work in one context: which blocks, which rows, which columns.
+
+    Args:
+        owner: The module whose forward runs through the blocks; tells how many columns the cache holds.
+        edits: Block to its intervention.
+        prompt_end: Column one past the last prompt token of each row, shape ``(B,)``, cached columns counted.
+        positions: Which columns of a row are edited.
+        rows: True at rows that are edited, shape ``(B,)``; ``None``: every row.
+        keeps_gates: Record the gate logits of each block in `gates`.
+    """
+
+    def __init__(
+        self,
+        owner: nn.Module,
+        edits: Mapping[nn.Module, nn.Module],
+        prompt_end: Tensor,
+        positions: Positions,
+        *,
+        rows: Tensor | None = None,
+        keeps_gates: bool = False,
+    ) -> None:
+        self.owner = owner
+        self.edits = edits
+        self.positions = positions
+        self.gates: dict[nn.Module, Tensor] = {}
+        """Block to the gate logits of its last forward, with gradient: ``(B,)`` at the last prompt tokens."""
+        self._keeps_gates = keeps_gates
+        self._ends = prompt_end if rows is None else torch.where(rows, prompt_end, 0)
+        self._rows = rows
+        self._last = int(prompt_end.max()) - 1
+        self._offset = 0
+
+    def note_cache(self, past_key_values: Any) -> None:
+        """Remember how many columns the cache holds before the forward that starts now."""
+        self._offset = 0 if past_key_values is None else int(past_key_values.get_seq_length())
+
+    def apply(self, block: nn.Module, hidden: Tensor) -> Tensor:
+        """Return ``hidden`` (the block's output, shape ``(B, T, D)``), edited at this context's positions."""
+        edit = self.edits.get(block)
+        if edit is None or (self.positions != "all" and self._offset > self._last):
+            return hidden
+        where = self._where(hidden)
+        if not len(where[0]):
+            return hidden
+        out = edit(hidden[where])
+        if self._keeps_gates:
+            self._record(block, hidden, where, out.latent[:, 0])
+        return hidden.index_put(where, out.output)
+
+    def _expanded(self, values: Tensor, num_rows: int, device: torch.device) -> Tensor:
+        if num_rows % len(values):
+            raise RuntimeError(
+                f"The edit was activated for {len(values)} rows, but the model runs on {num_rows}; "
+                "activate it with the prompt_end of exactly these rows."
+            )
+        return values.to(device).repeat_interleave(num_rows // len(values))
+
+    def _where(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        num_rows, width = hidden.shape[:2]
+        ends = self._expanded(self._ends, num_rows, hidden.device)
+        if self.positions == "last_prompt":
+            columns = ends - 1 - self._offset
+            rows = ((columns >= 0) & (columns < width) & (ends > 0)).nonzero()[:, 0]
+            return rows, columns[rows]
+        columns = torch.arange(self._offset, self._offset + width, device=hidden.device)[None]
+        wanted = (
+            columns < ends[:, None] if self.positions == "prompt" else (ends > 0)[:, None].expand(-1, width)
+        )
+        rows, columns = wanted.nonzero(as_tuple=True)
+        return rows, columns
+
+    def _record(self, block: nn.Module, hidden: Tensor, where: tuple[Tensor, Tensor], logits: Tensor) -> None:
+        ends = self._expanded(self._ends, len(hidden), hidden.device)
+        is_last = where[1] == ends[where[0]] - 1 - self._offset
+        empty = logits.new_full((len(hidden),), -torch.inf)
+        self.gates[block] = empty.index_put((where[0][is_last],), logits[is_last])
+
+
+_ACTIVE: ContextVar[tuple[Activation, ...]] = ContextVar("grun_active", default=())
+
+
+@contextmanager
+def activated(activation: Activation) -> Iterator[Activation]:
+    """Let ``activation`` edit every forward inside the block, after those already active."""
+    token = _ACTIVE.set((*_ACTIVE.get(), activation))
+    try:
+        yield activation
+    finally:
+        _ACTIVE.reset(token)
+
+
+@contextmanager
+def silenced() -> Iterator[None]:
+    """Let no edit be active inside the block."""
+    token = _ACTIVE.set(())
+    try:
+        yield
+    finally:
+        _ACTIVE.reset(token)
+
+
+def _note_cache(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    for activation in _ACTIVE.get():
+        if activation.owner is module:
+            activation.note_cache(kwargs.get("past_key_values"))
+
+
+def _edit_block(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+    active = _ACTIVE.get()
+    if not active:
+        return None
+    is_tuple = isinstance(output, tuple)
+    hidden = before = cast(Tensor, output[0] if is_tuple else output)
+    for activation in active:
+        hidden = activation.apply(module, hidden)
+    if hidden is before:
+        return None
+    return (hidden, *output[1:]) if is_tuple else hidden
+
+
+def install_hooks(model: Any) -> tuple[nn.Module, nn.ModuleList]:
+    """Put the permanent hooks on ``model`` where they are missing.
+
+    Returns:
+        The module that owns the decoder blocks, and the blocks.
+    """
+    path, blocks = decoder_blocks(model)
+    owner: nn.Module = model.get_submodule(path.rpartition(".")[0])
+    if _note_cache not in owner._forward_pre_hooks.values():
+        owner.register_forward_pre_hook(_note_cache, with_kwargs=True)
+    for block in blocks:
+        if _edit_block not in block._forward_hooks.values():
+            # prepend: hooks that capture hidden states must see the edited ones
+            block.register_forward_hook(_edit_block, prepend=True)
+    return owner, blocks
