@@ -19,7 +19,15 @@ from typing import Any
 
 from eval.errors import ArtifactError, ConfigError
 
-__all__ = ["atomic_dir", "environment", "fingerprint", "read_json", "write_json", "write_text", "writable_dir"]
+__all__ = [
+    "atomic_dir",
+    "environment",
+    "fingerprint",
+    "read_json",
+    "writable_dir",
+    "write_json",
+    "write_text",
+]
 
 _PACKAGES = (
     "unlearn-toolkit",
@@ -93,7 +101,9 @@ def read_json(path: Path) -> Any:
     except IsADirectoryError:
         raise ArtifactError(f"{path} is a folder; name the JSON file in it.") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ArtifactError(f"{path} is not valid JSON ({error}); it may be half-written: write it anew.") from None
+        raise ArtifactError(
+            f"{path} is not valid JSON ({error}); it may be half-written: write it anew."
+        ) from None
 
 
 def writable_dir(path: Path) -> Path:

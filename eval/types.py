@@ -149,7 +149,8 @@ class Batch:
     def to(self, device: torch.device | str) -> Batch:
         """Return the batch with every tensor on ``device``."""
         moved = {
-            name: getattr(self, name).to(device) for name in ("input_ids", "attention_mask", "prompt_end", "labels")
+            name: getattr(self, name).to(device)
+            for name in ("input_ids", "attention_mask", "prompt_end", "labels")
         }
         if self.prompt_group is not None:
             moved["prompt_group"] = self.prompt_group.to(device)

@@ -19,7 +19,20 @@ CHAT = (
 
 
 def _examples() -> list[Example]:
-    places = ["Rome", "Oslo", "Lima", "Cairo", "Quito", "Dakar", "Hanoi", "Perth", "Turin", "Porto", "Riga", "Bern"]
+    places = [
+        "Rome",
+        "Oslo",
+        "Lima",
+        "Cairo",
+        "Quito",
+        "Dakar",
+        "Hanoi",
+        "Perth",
+        "Turin",
+        "Porto",
+        "Riga",
+        "Bern",
+    ]
     return [
         Example(
             id=str(i),
@@ -56,7 +69,9 @@ def tiny_tokenizer():
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    texts = [t for e in _examples() for t in (e.question, e.answer, e.paraphrased_question, e.paraphrased_answer)]
+    texts = [
+        t for e in _examples() for t in (e.question, e.answer, e.paraphrased_question, e.paraphrased_answer)
+    ]
     tokenizer.train_from_iterator(texts, trainer)
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>", model_max_length=256

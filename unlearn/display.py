@@ -22,9 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["ProgressDisplay", "plain_table", "print_results", "results_table"]
 
 
-def _head(column: Column) -> str:
-    arrow = "→" if column.better == "oracle" else column.arrow
-    return f"{column.short} {arrow}".strip()
+def _arrow(column: Column) -> str:
+    return "→" if column.better == "oracle" else column.arrow
 
 
 def _text(cell: Cell, column: Column) -> str:
@@ -36,12 +35,12 @@ def _text(cell: Cell, column: Column) -> str:
     return cell.text
 
 
-def _grid(report: Report) -> tuple[list[str], list[list[str]], list[list[bool]]]:
-    """Return headings, texts and, for each text, whether it is the best of its column."""
+def _grid(report: Report) -> tuple[list[tuple[str, str]], list[list[str]], list[list[bool]]]:
+    """Return headings with their arrows, texts and, for each text, whether it is the best of its column."""
     columns, rows = main_table(report)
-    head = ["method", "changes", *(_head(column) for column in columns)]
+    head = [("method", ""), ("kind", ""), *((column.short, _arrow(column)) for column in columns)]
     texts = [
-        [row.run.method, row.changes.split()[0], *(_text(c, col) for c, col in zip(row.cells, columns, strict=True))]
+        [row.run.method, row.run.kind, *(_text(c, col) for c, col in zip(row.cells, columns, strict=True))]
         for row in rows
     ]
     best = [[False, False, *(cell.is_best for cell in row.cells)] for row in rows]
@@ -56,11 +55,15 @@ def results_table(report: Report) -> Table:
 
     head, texts, best = _grid(report)
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, collapse_padding=True)
-    for i, title in enumerate(head):
-        table.add_column(title, justify="left" if i < 2 else "right", no_wrap=True, overflow="ellipsis")
+    for i, (title, arrow) in enumerate(head):
+        heading = f"{title}\n{arrow}" if arrow else title
+        table.add_column(heading, justify="left" if i < 2 else "right", no_wrap=True, overflow="ellipsis")
     _, rows = main_table(report)
     for i, (row, line) in enumerate(zip(rows, texts, strict=True)):
-        cells = [Text(text, style="bold green" if is_best else "") for text, is_best in zip(line, best[i], strict=True)]
+        cells = [
+            Text(text, style="bold green" if is_best else "")
+            for text, is_best in zip(line, best[i], strict=True)
+        ]
         last_reference = row.role != "method" and i + 1 < len(rows) and rows[i + 1].role == "method"
         table.add_row(*cells, style="" if row.role == "method" else "dim", end_section=last_reference)
     return table
@@ -69,20 +72,27 @@ def results_table(report: Report) -> Table:
 def plain_table(report: Report) -> str:
     """Return the main table as aligned text; the best cell of a column carries a ``*``."""
     head, texts, best = _grid(report)
-    lines = [head]
-    for row, flags in zip(texts, best, strict=True):
-        lines.append([text if i < 2 else text + ("*" if flags[i] else " ") for i, text in enumerate(row)])
-    lines[0] = [title if i < 2 else f"{title} " for i, title in enumerate(head)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+    lines = [[title for title, _ in head], [arrow for _, arrow in head]]
+    lines += [
+        [text + "*" * is_best for text, is_best in zip(row, flags, strict=True)]
+        for row, flags in zip(texts, best, strict=True)
+    ]
+    padded = [
+        [cell if i < 2 or cell.endswith("*") else f"{cell} " for i, cell in enumerate(line)] for line in lines
+    ]
+    widths = [max(len(line[i]) for line in padded) for i in range(len(head))]
     return "\n".join(
-        " ".join(cell.ljust(w) if i < 2 else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))).rstrip()
-        for line in lines
+        " ".join(
+            cell.ljust(width) if i < 2 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in padded
     )
 
 
 LEGEND = (
-    "↑ higher is better, ↓ lower, → nearest to the oracle; quality p (D): Kolmogorov-Smirnov against the oracle; "
-    "n. comp.: not comparable."
+    "↑ higher is better, ↓ lower, → nearest to the oracle; quality p (D): Kolmogorov-Smirnov test against "
+    "the oracle; n. comp.: not comparable."
 )
 
 
@@ -142,7 +152,13 @@ class ProgressDisplay:
         """Say that ``done`` of ``total`` steps of the stage ``what`` are finished."""
         with self._lock:
             is_new = what not in self._last or done < self._last[what]
+            is_repeated = not is_new and done == self._last[what]
             self._last[what] = done
+            if is_repeated:
+                return
+            if total < 1:
+                self._say(what)
+                return
             if self.is_terminal:
                 self._draw(what, done, total, is_new=is_new)
             elif is_new:
@@ -151,10 +167,7 @@ class ProgressDisplay:
     def message(self, text: str) -> None:
         """Write one line beside the bars, such as a warning."""
         with self._lock:
-            if self._bars is not None:
-                self._bars.console.print(text, markup=False, highlight=False)
-            else:
-                self._line(text)
+            self._say(text)
 
     def close(self) -> None:
         """Take the bars down; later calls start anew."""
@@ -164,6 +177,12 @@ class ProgressDisplay:
             self._bars = None
             self._tasks.clear()
             self._last.clear()
+
+    def _say(self, text: str) -> None:
+        if self._bars is not None:
+            self._bars.console.print(text, markup=False, highlight=False)
+        else:
+            self._line(text)
 
     def _line(self, text: str) -> None:
         print(f"[{self._clock() - self._start:6.1f} s] {text}", file=self.file, flush=True)
@@ -176,7 +195,14 @@ class ProgressDisplay:
             if what in self._tasks:
                 self._bars.remove_task(self._tasks[what])
             self._tasks[what] = self._bars.add_task(_escape(what), total=max(total, 1))
-        self._bars.update(self._tasks[what], completed=done, total=max(total, 1))
+        task = self._tasks[what]
+        self._bars.update(task, completed=done, total=max(total, 1))
+        if done >= total:  # a finished stage becomes one line above the bars
+            seconds = self._bars.tasks[self._bars.task_ids.index(task)].elapsed or 0.0
+            self._bars.remove_task(self._tasks.pop(what))
+            self._bars.console.print(
+                f"{what} ({total}) {seconds:.1f} s", markup=False, style="dim", highlight=False
+            )
 
 
 def _escape(text: str) -> str:
@@ -187,7 +213,14 @@ def _escape(text: str) -> str:
 
 def _bars(file: TextIO) -> Progress:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     return Progress(
         TextColumn("{task.description}"),

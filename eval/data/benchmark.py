@@ -30,6 +30,8 @@ class Benchmark:
     """Rows the evaluation asks about."""
     taught: tuple[Example, ...] = ()
     """Rows beside forget and retain that `unlearn prepare` teaches target and oracle alike (general knowledge)."""
+    forget_wordings: tuple[Example, ...] = ()
+    """The forget facts in further wordings: `unlearn prepare` teaches them to the target alone; no method sees them."""
     background: tuple[Example, ...] = ()
     """Innocent prompts a gate may learn from; disjoint from ``splits``."""
     refusals: tuple[str, ...] = ()
@@ -55,7 +57,9 @@ def check_disjoint(benchmark: Benchmark) -> None:
     """
     if not benchmark.forget:
         raise DataError(f"Benchmark {benchmark.name} has an empty forget set; there is nothing to unlearn.")
-    retained = {(row.conversation if row.text is None else row.text, row.answer): row.id for row in benchmark.retain}
+    retained = {
+        (row.conversation if row.text is None else row.text, row.answer): row.id for row in benchmark.retain
+    }
     for row in benchmark.forget:
         key = (row.conversation if row.text is None else row.text, row.answer)
         if key in retained:

@@ -76,7 +76,9 @@ def encode(
         [rendered[m] + c for m, c in zip(conversations, completions, strict=True)],
         add_special_tokens=template.add_special_tokens,
     )["input_ids"]
-    eos = (int(tokenizer.eos_token_id),) if template.appends_eos and tokenizer.eos_token_id is not None else ()
+    eos = (
+        (int(tokenizer.eos_token_id),) if template.appends_eos and tokenizer.eos_token_id is not None else ()
+    )
     out: list[Encoded] = []
     for example, messages, completion, ids in zip(examples, conversations, completions, full, strict=True):
         prompt = prompt_ids[messages]

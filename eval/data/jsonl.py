@@ -43,7 +43,9 @@ def read_rows(path: Path) -> list[tuple[int, dict[str, Any]]]:
                 f"{path}, line {number} is not valid JSON ({error.msg} at column {error.colno}); mend or remove it."
             ) from None
         if not isinstance(row, dict):
-            raise DataError(f"{path}, line {number} holds a {type(row).__name__}, not a JSON object; mend or remove it.")
+            raise DataError(
+                f"{path}, line {number} holds a {type(row).__name__}, not a JSON object; mend or remove it."
+            )
         rows.append((number, row))
     return rows
 
@@ -60,7 +62,9 @@ def read_examples(path: Path) -> tuple[Example, ...]:
     seen: dict[str, int] = {}
     for index, example in enumerate(examples):
         if example.id in seen:
-            raise DataError(f"{path}: rows {seen[example.id] + 1} and {index + 1} share the id {example.id!r}.")
+            raise DataError(
+                f"{path}: rows {seen[example.id] + 1} and {index + 1} share the id {example.id!r}."
+            )
         seen[example.id] = index
     return examples
 
@@ -83,7 +87,9 @@ def _example(row: dict[str, Any], index: int, where: str) -> Example:
     if has_prompt and not fields.get("answer"):
         raise DataError(f"{where}: the row has a question but no 'answer'; give it one.")
     if not has_prompt and "text" not in fields:
-        raise DataError(f"{where}: the row needs 'question' and 'answer' (or 'messages' and 'answer', or 'text').")
+        raise DataError(
+            f"{where}: the row needs 'question' and 'answer' (or 'messages' and 'answer', or 'text')."
+        )
     if isinstance(row.get("choice"), int):
         fields["choice"] = row["choice"]
     return Example(**fields)
@@ -115,10 +121,13 @@ def load(split: str, options: BenchmarkOptions) -> Benchmark:
         DataError: If a file is broken, empty, or shares rows with the other.
     """
     if not split:
-        raise ConfigError("Benchmark 'jsonl' needs a file: jsonl:forget.jsonl, with --retain-file retain.jsonl.")
+        raise ConfigError(
+            "Benchmark 'jsonl' needs a file: jsonl:forget.jsonl, with --retain-file retain.jsonl."
+        )
     forget = read_examples(_resolve(split, options))
     retain = read_examples(options.retain_file) if options.retain_file else ()
-    notes, absent = [], {name: "a jsonl benchmark has no such split" for name in ("ra", "wf")}
+    notes: list[str] = []
+    absent = dict.fromkeys(("ra", "wf"), "a jsonl benchmark has no such split")
     splits: dict[str, Sequence[Example]] = {"forget": forget}
     if retain:
         splits["retain"] = retain

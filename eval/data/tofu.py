@@ -24,7 +24,9 @@ class _Files:
 
     def __init__(self, data_dir: Path | None) -> None:
         if data_dir is not None and not data_dir.is_dir():
-            raise DataError(f"There is no data folder {data_dir}; check --data-dir, or leave it out to use the hub.")
+            raise DataError(
+                f"There is no data folder {data_dir}; check --data-dir, or leave it out to use the hub."
+            )
         self.data_dir = data_dir
 
     def path(self, name: str) -> Path | None:
@@ -72,13 +74,19 @@ def load(split: str, options: BenchmarkOptions) -> Benchmark:
     percent = int(match[1]) if match else 0
     if not 1 <= percent <= 99:
         raise UnknownNameError("split of tofu", split, SPLITS)
-    files, notes, absent = _Files(options.data_dir), [], {}
+    files = _Files(options.data_dir)
+    notes: list[str] = []
+    absent: dict[str, str] = {}
     forget, retain = _forget_and_retain(files, percent)
     tested = f"forget{percent:02d}_perturbed.json" if percent in PERTURBED else "forget10_perturbed.json"
     if percent not in PERTURBED:
         notes.append(
             f"TOFU ships perturbed answers for forget01, 05 and 10 only: forget metrics of {split} come from "
-            + ("forget10_perturbed's 400 rows." if percent > 10 else "those rows of forget10_perturbed it contains.")
+            + (
+                "forget10_perturbed's 400 rows."
+                if percent > 10
+                else "those rows of forget10_perturbed it contains."
+            )
         )
     splits = {
         "forget": files.need(tested),
@@ -96,7 +104,9 @@ def load(split: str, options: BenchmarkOptions) -> Benchmark:
         notes.append(f"retain_perturbed is cut to the {len(splits['retain'])} rows that {split} keeps.")
     holdout = read_examples(options.holdout) if options.holdout else files.read(f"holdout{percent:02d}.json")
     if holdout is None:
-        absent["holdout"] = f"TOFU has no holdout rows for {split} here; give rows no model was taught (--holdout FILE)"
+        absent["holdout"] = (
+            f"TOFU has no holdout rows for {split} here; give rows no model was taught (--holdout FILE)"
+        )
     else:
         splits["holdout"] = holdout
     if options.max_retain is not None and len(retain) > options.max_retain:
@@ -112,9 +122,7 @@ def load(split: str, options: BenchmarkOptions) -> Benchmark:
         forget=forget,
         retain=retain,
         splits=splits,
-        taught=tuple(
-            row.replace(id=f"{name}-{row.id}") for name in ("ra", "wf") for row in splits[name]
-        ),
+        taught=tuple(row.replace(id=f"{name}-{row.id}") for name in ("ra", "wf") for row in splits[name]),
         refusals=_refusals(files),
         notes=tuple(notes),
         absent=absent,

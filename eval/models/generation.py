@@ -46,7 +46,9 @@ class GenerationOptions:
         if self.max_new_tokens < 1:
             raise ConfigError(f"max_new_tokens is {self.max_new_tokens}; it must be at least 1.")
         if self.temperature <= 0:
-            raise ConfigError(f"temperature is {self.temperature}; it must be above 0 (greedy is do_sample=False).")
+            raise ConfigError(
+                f"temperature is {self.temperature}; it must be above 0 (greedy is do_sample=False)."
+            )
         if not 0 < self.top_p <= 1:
             raise ConfigError(f"top_p is {self.top_p}; it must lie in (0, 1].")
         if self.num_beams < 1:

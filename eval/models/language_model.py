@@ -21,8 +21,8 @@ from eval.types import Batch, Example, Kind, Message, Progress, Prompt, conversa
 
 __all__ = ["Generation", "GenerationOptions", "LanguageModel"]
 
-LOGITS_BYTES = 2**26
-"""Answer logits (fp32) that one scoring batch may hold on a CPU; sixteen times as much on a GPU."""
+LOGITS_BYTES = 2**24
+"""Answer logits (fp32) of one scoring batch on a CPU (small batches stay in its cache); 64 times as much on a GPU."""
 
 
 class LanguageModel:
@@ -63,7 +63,8 @@ class LanguageModel:
     @property
     def device(self) -> torch.device:
         """Where inputs go: the device of the input embedding."""
-        return next(self.model.get_input_embeddings().parameters()).device
+        device: torch.device = next(self.model.get_input_embeddings().parameters()).device
+        return device
 
     @property
     def vocab_size(self) -> int:
@@ -260,7 +261,7 @@ class LanguageModel:
 
     def _scoring_batches(self, rows: Sequence[Encoded]) -> Iterator[list[Encoded]]:
         """Yield rows of like answer length, those of one prompt together, within the memory for logits."""
-        budget = LOGITS_BYTES * (16 if self.device.type == "cuda" else 1) // (4 * self.vocab_size)
+        budget = LOGITS_BYTES * (64 if self.device.type == "cuda" else 1) // (4 * self.vocab_size)
         groups: dict[tuple[int, ...], list[Encoded]] = {}
         for row in rows:
             groups.setdefault(row.prompt_ids, []).append(row)

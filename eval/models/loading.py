@@ -38,9 +38,13 @@ def resolve_device(device: str) -> torch.device:
     except RuntimeError:
         raise ConfigError(f"Unknown device {device!r}; use auto, cpu, cuda, cuda:N or mps.") from None
     if resolved.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"Device {device!r} was asked for, but this PyTorch sees no CUDA device; use auto or cpu.")
+        raise ConfigError(
+            f"Device {device!r} was asked for, but this PyTorch sees no CUDA device; use auto or cpu."
+        )
     if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(f"Device {device!r} was asked for, but there are {torch.cuda.device_count()} CUDA devices.")
+        raise ConfigError(
+            f"Device {device!r} was asked for, but there are {torch.cuda.device_count()} CUDA devices."
+        )
     if resolved.type == "mps" and not torch.backends.mps.is_available():
         raise ConfigError("Device 'mps' was asked for, but this PyTorch sees no MPS device; use auto or cpu.")
     return resolved
@@ -135,16 +139,22 @@ def _from_pretrained(name: str, revision: str | None, options: dict[str, Any]) -
 
     path = Path(name)
     if path.exists() and not (path / "config.json").is_file():
-        raise ArtifactError(f"{name} holds no config.json, so it is not a saved Hugging Face model; check the path.")
+        raise ArtifactError(
+            f"{name} holds no config.json, so it is not a saved Hugging Face model; check the path."
+        )
     if not path.exists() and (path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1):
-        raise ArtifactError(f"There is no model folder {name}; check the path, or give a hub name such as org/model.")
+        raise ArtifactError(
+            f"There is no model folder {name}; check the path, or give a hub name such as org/model."
+        )
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
         model = AutoModelForCausalLM.from_pretrained(name, revision=revision, **options)
     except (OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if path.exists():
-            raise ArtifactError(f"The model in {name} could not be loaded ({first}); it may be half-written.") from error
+            raise ArtifactError(
+                f"The model in {name} could not be loaded ({first}); it may be half-written."
+            ) from error
         raise ArtifactError(
             f"Model {name!r} is neither a folder here nor a model the hub gave us ({first}); check the name."
         ) from error
@@ -155,7 +165,9 @@ def _with_adapter(model: Any, adapter: Path) -> Any:
     from peft import PeftModel
 
     if not (adapter / "adapter_config.json").is_file():
-        raise ArtifactError(f"{adapter} holds no adapter_config.json, so it is not a PEFT adapter; check --adapter.")
+        raise ArtifactError(
+            f"{adapter} holds no adapter_config.json, so it is not a PEFT adapter; check --adapter."
+        )
     try:
         return PeftModel.from_pretrained(model, str(adapter))
     except (OSError, ValueError, RuntimeError) as error:
@@ -169,7 +181,9 @@ def _quantization(kind: str) -> Any:
     if kind not in ("int8", "nf4"):
         raise ConfigError(f"Unknown quantization {kind!r}; use int8 or nf4.")
     if find_spec("bitsandbytes") is None:
-        raise ConfigError(f"Quantization {kind!r} needs bitsandbytes; install it with `pip install bitsandbytes`.")
+        raise ConfigError(
+            f"Quantization {kind!r} needs bitsandbytes; install it with `pip install bitsandbytes`."
+        )
     from transformers import BitsAndBytesConfig
 
     if kind == "int8":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from math import exp
 
 import numpy as np
@@ -49,7 +50,9 @@ class TokenScores:
         return exp(-self.avg_loss)
 
 
-def token_scores(logits: Tensor, targets: Tensor, lengths: list[int], *, moments: bool = False) -> list[TokenScores]:
+def token_scores(
+    logits: Tensor, targets: Tensor, lengths: list[int], *, moments: bool = False
+) -> list[TokenScores]:
     """Turn answer logits into one `TokenScores` a row; ``logits`` is overwritten where it is fp32.
 
     Args:
@@ -84,7 +87,7 @@ def token_scores(logits: Tensor, targets: Tensor, lengths: list[int], *, moments
             None if means is None else means[a:b],
             None if variances is None else variances[a:b],
         )
-        for a, b in zip(cuts[:-1], cuts[1:], strict=True)
+        for a, b in pairwise(cuts)
     ]
 
 

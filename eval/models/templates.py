@@ -23,9 +23,15 @@ _FORMATS = {
 class Template(Protocol):
     """How a conversation becomes the text before an answer, and how an answer ends."""
 
-    name: str
-    add_special_tokens: bool
-    """Whether the tokenizer should add its own beginning-of-sequence token to the rendered prompt."""
+    @property
+    def name(self) -> str:
+        """For reports."""
+        ...
+
+    @property
+    def add_special_tokens(self) -> bool:
+        """Whether the tokenizer should add its own beginning-of-sequence token to the rendered prompt."""
+        ...
 
     def render(self, messages: Sequence[Message]) -> str:
         """Return the prompt text up to the point where the answer begins."""

@@ -1,0 +1,67 @@
+"""``unlearn generate``: answer prompts."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from unlearn.cli.options import attach_options, common_options, model_options, resolve
+from unlearn.config import GenerateConfig
+
+__all__ = ["command"]
+
+
+@click.command("generate")
+@click.argument("prompts", nargs=-1)
+@model_options
+@attach_options
+@click.option("--max-new-tokens", type=int, help="Default 128.")
+@click.option("--sample", is_flag=True, default=None, help="Sample instead of taking the most likely token.")
+@click.option("--temperature", type=float, help="With --sample (default 1.0).")
+@click.option("--top-p", type=float, help="With --sample (default 1.0).")
+@click.option("--seed", type=int, help="With --sample (default 0).")
+@common_options
+@click.pass_context
+def command(context: click.Context, /, prompts: tuple[str, ...], as_json: bool, **_: object) -> None:
+    """Answer PROMPTS (or each line of standard input) with a model, an edit or a filter.
+
+    \b
+    unlearn generate --model M "Who wrote The Silent Ford?"
+    unlearn generate --model M --guard runs/world-forget05/guard "Where was Ada Quill born?"
+    """
+    from eval.errors import ConfigError
+    from eval.models import GenerationOptions
+    from unlearn.cli.options import attach, load_model, print_json, quiet_libraries
+
+    config = resolve(context, GenerateConfig)
+    if not prompts:
+        if sys.stdin.isatty():
+            raise ConfigError("No prompt was given; write one after the command, or pipe one a line into it.")
+        prompts = tuple(line.strip() for line in sys.stdin if line.strip())
+    if not prompts:
+        raise ConfigError("No prompt was given: standard input was empty; write one after the command.")
+    quiet_libraries()
+    lm = attach(load_model(config, adapter=config.adapter), config.grun, config.guard)
+    options = GenerationOptions(
+        max_new_tokens=config.max_new_tokens,
+        do_sample=config.sample,
+        temperature=config.temperature,
+        top_p=config.top_p,
+        seed=config.seed,
+    )
+    answers = lm.generate(prompts, options)
+    if as_json:
+        rows = [
+            {
+                "prompt": prompt,
+                "text": answer.text,
+                "is_finished": answer.is_finished,
+                "masked_steps": answer.masked_steps,
+            }
+            for prompt, answer in zip(prompts, answers, strict=True)
+        ]
+        print_json(rows)
+    else:
+        for answer in answers:
+            click.echo(answer.text)

@@ -1,0 +1,209 @@
+"""Flags that several commands share, and what they turn into."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+from click.core import ParameterSource
+
+from unlearn.config import BenchmarkConfig, ModelConfig, build
+
+if TYPE_CHECKING:
+    from eval.data import Benchmark
+    from eval.models import LanguageModel
+    from eval.report import Report
+    from eval.types import Progress
+
+__all__ = [
+    "attach_options",
+    "benchmark_options",
+    "common_options",
+    "load_model",
+    "make_benchmark",
+    "model_options",
+    "print_report",
+    "quiet_libraries",
+    "resolve",
+    "showing_progress",
+]
+
+F = TypeVar("F", bound=Callable[..., Any])
+C = TypeVar("C", bound=Any)
+PATH = click.Path(path_type=Path)
+
+
+def _all(*options: Callable[[F], F]) -> Callable[[F], F]:
+    def decorate(function: F) -> F:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+def benchmark_options(function: F) -> F:
+    """Add ``--benchmark`` and where its data comes from."""
+    return _all(
+        click.option(
+            "--benchmark", metavar="NAME", help="Such as world:forget05 (default), tofu:forget10, jsonl:FILE."
+        ),
+        click.option(
+            "--data-dir", type=PATH, help="Local folder with the benchmark's files, instead of the hub."
+        ),
+        click.option("--retain-file", type=PATH, help="With jsonl: rows to keep."),
+        click.option(
+            "--holdout", type=PATH, help="Rows no model was taught: needed for membership inference."
+        ),
+        click.option("--max-retain", type=int, metavar="N", help="Teach and keep at most N retain rows."),
+        click.option(
+            "--benchmark-seed", type=int, metavar="N", help="Seed of a generated benchmark (default 0)."
+        ),
+    )(function)
+
+
+def model_options(function: F) -> F:
+    """Add ``--model`` and how it is loaded."""
+    return _all(
+        click.option(
+            "--model",
+            metavar="MODEL",
+            help="A saved model folder, a hub name, or scratch[:tiny|small|base] (default): trained from nothing.",
+        ),
+        click.option("--revision", help="Revision of a hub model."),
+        click.option(
+            "--template",
+            metavar="TEMPLATE",
+            help=r"auto (default), chat, ou-llama3, qa, raw, or a format such as 'Question: {question}\nAnswer:\n'.",
+        ),
+        click.option("--device", help="auto (default: cuda, then mps, then cpu), cpu, cuda, cuda:N, mps."),
+        click.option("--dtype", help="auto (default), float32, bfloat16, float16."),
+        click.option("--quantization", help="int8 or nf4 (bitsandbytes)."),
+        click.option("--attn-implementation", help="As in Hugging Face: sdpa, eager, flash_attention_2."),
+        click.option(
+            "--ou-compat",
+            is_flag=True,
+            default=None,
+            help="Mask real eos tokens in prompts, as published logs did.",
+        ),
+    )(function)
+
+
+def attach_options(function: F) -> F:
+    """Add what can be put on a model."""
+    return _all(
+        click.option("--adapter", type=PATH, help="A PEFT adapter folder (changes weights)."),
+        click.option("--grun", type=PATH, help="A GRUN folder (edits hidden states)."),
+        click.option("--guard", type=PATH, help="A guard store (suppresses)."),
+    )(function)
+
+
+def common_options(function: F) -> F:
+    """Add ``--config`` and ``--json``."""
+    return _all(
+        click.option("--config", type=PATH, help="YAML file with settings; flags win over it."),
+        click.option(
+            "--json", "as_json", is_flag=True, help="Print one JSON document on stdout and nothing else."
+        ),
+    )(function)
+
+
+def resolve(context: click.Context, kind: type[C]) -> C:
+    """Build a command's configuration from its file and the flags that were really given."""
+    given = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
+    flags = {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in context.params.items()
+        if name in kind.model_fields and context.get_parameter_source(name) in given
+    }
+    return build(kind, context.params.get("config"), flags)
+
+
+def quiet_libraries() -> None:
+    """Keep library chatter off the terminal of a command (never called when we are used as a library)."""
+    import logging
+    import warnings
+
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+
+
+def make_benchmark(config: BenchmarkConfig) -> Benchmark:
+    """Load the benchmark a configuration names."""
+    from eval.data import load_benchmark
+
+    return load_benchmark(
+        config.benchmark,
+        data_dir=config.data_dir,
+        holdout=config.holdout,
+        max_retain=config.max_retain,
+        retain_file=config.retain_file,
+        seed=config.benchmark_seed,
+    )
+
+
+def load_model(config: ModelConfig, name: str | None = None, *, adapter: Path | None = None) -> LanguageModel:
+    """Load the model a configuration names (or ``name``, loaded alike)."""
+    from eval.models import load
+
+    return load(
+        name or config.model,
+        revision=config.revision,
+        dtype=config.dtype,
+        device=config.device,
+        quantization=config.quantization,
+        adapter=adapter,
+        attn_implementation=config.attn_implementation,
+        template=config.template,
+        ou_compat=config.ou_compat,
+    )
+
+
+def attach(lm: LanguageModel, grun_path: Path | None, guard_path: Path | None) -> LanguageModel:
+    """Put an edit and a filter on a model, in that order."""
+    if grun_path is not None:
+        import grun
+
+        lm = grun.attach(lm, grun_path / "grun" if (grun_path / "grun").is_dir() else grun_path)
+    if guard_path is not None:
+        import guard
+
+        folder = guard_path / "guard" if (guard_path / "guard").is_dir() else guard_path
+        lm = guard.GuardedModel(lm, guard.Guard.load(folder))
+    return lm
+
+
+@contextmanager
+def showing_progress() -> Iterator[Progress]:
+    """Show progress on stderr: bars on a terminal, one line a stage elsewhere."""
+    from unlearn.display import ProgressDisplay
+
+    with ProgressDisplay() as display:
+        yield display
+
+
+def print_report(report: Report, as_json: bool, where: Path) -> None:
+    """Print a report on stdout: its JSON, or the table and where the page is."""
+    if as_json:
+        print_json(report.as_json())
+        return
+    from unlearn.display import print_results
+
+    print_results(report)
+    click.echo(f"\nPage: {where / 'report.html'}")
+
+
+def print_json(value: Mapping[str, Any] | list[Any]) -> None:
+    """Print one JSON document on stdout."""
+    json.dump(value, sys.stdout, indent=2, ensure_ascii=False, allow_nan=False)
+    sys.stdout.write("\n")

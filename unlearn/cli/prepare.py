@@ -1,0 +1,102 @@
+"""``unlearn prepare``: teach a model a benchmark."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from unlearn.cli.options import benchmark_options, common_options, model_options, resolve
+from unlearn.config import ModelConfig, PrepareConfig
+
+if TYPE_CHECKING:
+    from eval.models.prepare import Prepared
+
+    from eval.data import Benchmark
+    from eval.types import Progress
+
+__all__ = ["command", "prepare_scratch"]
+
+
+def prepare_scratch(config: ModelConfig, benchmark: Benchmark, progress: Progress) -> Prepared:
+    """Return target and oracle of a model trained from nothing; trained once, then read from the cache."""
+    from eval.models.prepare import prepare
+
+    from eval.models.loading import resolve_device
+
+    prepared = prepare(config.model, benchmark, progress=progress)
+    device = resolve_device(config.device)
+    for lm in (prepared.target, prepared.oracle):
+        lm.model.to(device)
+    return prepared
+
+
+@click.command("prepare")
+@model_options
+@benchmark_options
+@click.option(
+    "--parametrization", type=click.Choice(["full", "lora"]), help="What is trained (default full)."
+)
+@click.option("--set", multiple=True, metavar="KEY=VALUE", help="A training setting, such as epochs=5.")
+@click.option("--seed", type=int, help="Default 0.")
+@click.option("--output-dir", type=click.Path(path_type=Path), help="Also copy target/ and oracle/ there.")
+@common_options
+@click.pass_context
+def command(context: click.Context, /, as_json: bool, **_: object) -> None:
+    """Teach a model a benchmark, twice: the target learns everything, the oracle all but the forget set.
+
+    Without an oracle there is no forget quality on your own data. The work is cached by content and resumes
+    where it was interrupted.
+
+    \b
+    unlearn prepare --model MODEL --benchmark tofu:forget10 --output-dir prepared
+    unlearn compare --model prepared/target --oracle prepared/oracle --benchmark tofu:forget10
+    """
+    from unlearn.cli.options import load_model, make_benchmark, print_json, quiet_libraries, showing_progress
+
+    config = resolve(context, PrepareConfig)
+    benchmark = make_benchmark(config)
+    quiet_libraries()
+    with showing_progress() as progress:
+        from eval.models.prepare import prepare
+
+        from eval.artifacts import writable_dir
+
+        if config.output_dir is not None:
+            writable_dir(config.output_dir)
+        is_scratch = config.model.partition(":")[0] == "scratch"
+        prepared = prepare(
+            config.model if is_scratch else load_model(config),
+            benchmark,
+            seed=config.seed,
+            parametrization=config.parametrization,
+            progress=progress,
+        )
+        folders = {"target": prepared.target_dir, "oracle": prepared.oracle_dir}
+        if config.output_dir is not None:
+            folders = _copy(folders, config.output_dir)
+    summary = {
+        "benchmark": benchmark.name,
+        "target": str(folders["target"]),
+        "oracle": str(folders["oracle"]),
+        "seconds": prepared.seconds,
+        "from_cache": prepared.from_cache,
+    }
+    if as_json:
+        print_json(summary)
+    else:
+        click.echo(f"target: {folders['target']}\noracle: {folders['oracle']}")
+
+
+def _copy(folders: dict[str, Path], output_dir: Path) -> dict[str, Path]:
+    import shutil
+
+    from eval.artifacts import atomic_dir
+
+    copied = {}
+    for name, source in folders.items():
+        with atomic_dir(output_dir / name) as temporary:
+            shutil.copytree(source, temporary, dirs_exist_ok=True)
+        copied[name] = output_dir / name
+    return copied

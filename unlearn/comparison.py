@@ -1,0 +1,341 @@
+"""The main job: unlearn with several methods, measure each beside target and oracle, write one report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from eval.artifacts import environment, fingerprint, read_json, write_json
+from eval.errors import ConfigError
+from eval.report import BenchmarkInfo, Report, RunInfo, now
+from unlearn.measure import Measure
+from unlearn.methods import DEFAULT_METHODS, make_method
+from unlearn.runs import Finished, locked_run, read_finished, slug, start_stage, write_finished
+
+if TYPE_CHECKING:
+    from eval.data import Benchmark
+    from eval.models import LanguageModel
+    from eval.types import Progress, UnlearningMethod
+
+__all__ = ["CompareSettings", "compare", "compare_prepared"]
+
+LABELS = {"target": "target (knows everything)", "oracle": "oracle (never saw it)"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareSettings:
+    """What a comparison depends on beside the models and the benchmark."""
+
+    methods: tuple[str, ...] = DEFAULT_METHODS
+    overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Settings for each method (``--set``)."""
+    seed: int = 0
+    max_new_tokens: int | None = None
+    """Of generation; ``None``: 200, as in the field."""
+    reference: Mapping[str, Any] | None = None
+    """A retain model's log, where there is no oracle to evaluate."""
+
+    def __post_init__(self) -> None:
+        if not self.methods:
+            raise ConfigError("No methods were named; give at least one, such as --methods npo,guard.")
+        repeated = [name for name in self.methods if self.methods.count(name) > 1]
+        if repeated:
+            raise ConfigError(f"Method {repeated[0]!r} is named twice; name each method once.")
+
+
+def compare(
+    target: LanguageModel,
+    benchmark: Benchmark,
+    methods: Sequence[str] = DEFAULT_METHODS,
+    *,
+    oracle: LanguageModel | None = None,
+    reference: Mapping[str, Any] | None = None,
+    overrides: Mapping[str, Mapping[str, Any]] | None = None,
+    seed: int = 0,
+    output_dir: Path | str | None = None,
+    max_new_tokens: int | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Unlearn ``benchmark.forget`` from ``target`` with each method and measure all of them side by side.
+
+    Finished stages found in ``output_dir`` are not done again, unless something they depend on has changed.
+
+    Args:
+        target: The model that knows everything; it stays unchanged.
+        benchmark: What to forget, to keep and to ask.
+        methods: Names from `unlearn methods`.
+        oracle: A model that never saw the forget set; without it (or ``reference``) forget quality is null.
+        reference: A published retain log in place of an oracle.
+        overrides: Settings for each method.
+        seed: Of every method.
+        output_dir: Where the run is kept; default ``runs/<benchmark>``.
+        max_new_tokens: Of generation; default: 200, as in the field.
+        progress: Told what is being done.
+
+    Raises:
+        UnlearnError: On anything the user can mend, before anything is lost.
+    """
+    settings = CompareSettings(
+        methods=tuple(methods),
+        overrides=overrides or {},
+        seed=seed,
+        max_new_tokens=max_new_tokens,
+        reference=reference,
+    )
+    directory = Path(output_dir) if output_dir is not None else Path("runs") / slug(benchmark.name)
+    return compare_prepared(target, oracle, benchmark, settings, directory, progress=progress)
+
+
+def compare_prepared(
+    target: LanguageModel,
+    oracle: LanguageModel | None,
+    benchmark: Benchmark,
+    settings: CompareSettings,
+    output_dir: Path,
+    *,
+    taught: Mapping[str, float] | None = None,
+    config: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Run a comparison whose models are there; see `compare`.
+
+    Args:
+        target: The model that knows everything.
+        oracle: The model that never saw the forget set.
+        benchmark: What to forget, to keep and to ask.
+        settings: Methods and their settings.
+        output_dir: The run's folder.
+        taught: Seconds that teaching ``target`` and ``oracle`` took.
+        config: The resolved command line, written to ``config.yaml``.
+        progress: Told what is being done.
+    """
+    built = {name: make_method(name, settings.overrides.get(name)) for name in settings.methods}
+    with locked_run(output_dir):
+        _write_config(output_dir, settings, benchmark, config)
+        write_json(output_dir / "environment.json", environment(str(target.device)))
+        run = _Run(benchmark, settings, output_dir, target, progress, dict(taught or {}))
+        if oracle is not None:
+            run.measure_given("oracle", oracle)
+        run.measure_given("target", target)
+        for name, method in built.items():
+            run.measure_method(name, method)
+        report = run.report()
+        report.save(output_dir)
+        _write_card(output_dir, report)
+        return report
+
+
+class _Run:
+    """The stages of one comparison, each finished one recorded in its own folder."""
+
+    def __init__(
+        self,
+        benchmark: Benchmark,
+        settings: CompareSettings,
+        directory: Path,
+        target: LanguageModel,
+        progress: Progress | None,
+        taught: dict[str, float],
+    ) -> None:
+        from eval.models import GenerationOptions
+
+        self.benchmark, self.settings, self.directory = benchmark, settings, directory
+        self.target, self.progress, self.taught = target, progress, taught
+        self.finished: dict[str, Finished] = {}
+        self.reference: Mapping[str, Any] | None = settings.reference
+        self.reference_key = fingerprint(settings.reference) if settings.reference else ""
+        self.benchmark_key = fingerprint(benchmark)
+        self.options = GenerationOptions(max_new_tokens=settings.max_new_tokens or 200)
+
+    def key(self, name: str, identity: str, **more: Any) -> str:
+        """Fingerprint everything the numbers of a stage depend on."""
+        from importlib.metadata import version
+
+        return fingerprint(
+            {
+                "name": name,
+                "identity": identity,
+                "benchmark": self.benchmark_key,
+                "options": self.options,
+                "template": self.target.template.name,
+                "version": version("unlearn-toolkit"),
+                **more,
+            }
+        )
+
+    def log(self, name: str) -> Mapping[str, Any]:
+        """Return a finished stage's evaluation log."""
+        log: Mapping[str, Any] = read_json(self.directory / name / "eval" / "TOFU_EVAL.json")
+        return log
+
+    def measure_given(self, name: str, lm: LanguageModel) -> None:
+        """Evaluate target or oracle."""
+        key = self.key(name, lm.identity, reference=self.reference_key)
+        finished = read_finished(self.directory / name, key)
+        if finished is None:
+            directory = start_stage(self.directory / name, key)
+            info = RunInfo(
+                method=name,
+                label=LABELS[name],
+                kind="none",
+                summary="The model before unlearning."
+                if name == "target"
+                else "Taught the same without the forget set.",
+                seconds=self.taught.get(name),
+            )
+            finished = self._evaluate(name, lm, info, directory, key)
+        self._keep(name, finished)
+        if name == "oracle":
+            self.reference = self.log("oracle")
+            self.reference_key = key
+
+    def measure_method(self, name: str, method: UnlearningMethod) -> None:
+        """Unlearn with one method, evaluate it, and record it; or read what an earlier run recorded."""
+        overrides = dict(self.settings.overrides.get(name, {}))
+        key = self.key(
+            name,
+            self.target.identity,
+            reference=self.reference_key,
+            overrides=overrides,
+            seed=self.settings.seed,
+        )
+        finished = read_finished(self.directory / name, key)
+        if finished is None:
+            directory = start_stage(self.directory / name, key)
+            self._say(f"{name}: unlearning")
+            with Measure() as cost:
+                lm = method.unlearn(
+                    self.target,
+                    self.benchmark.data,
+                    directory,
+                    seed=self.settings.seed,
+                    progress=self._prefixed(name),
+                )
+            info = RunInfo(
+                method=name,
+                seed=self.settings.seed,
+                kind=method.kind,
+                summary=method.summary,
+                paper=method.paper,
+                seconds=cost.seconds,
+                peak_memory_mb=cost.peak_memory_mb,
+                trainable_parameters=getattr(lm, "trainable_parameters", None),
+                settings=dict(getattr(method, "settings", None) or overrides),
+                notes=list(getattr(lm, "notes", ())),
+                artifact=name,
+            )
+            finished = self._evaluate(name, lm, info, directory, key)
+        self._keep(name, finished)
+
+    def _evaluate(self, name: str, lm: LanguageModel, info: RunInfo, directory: Path, key: str) -> Finished:
+        from dataclasses import replace
+
+        from eval.runner import evaluate
+
+        with Measure() as cost:
+            evaluation = evaluate(
+                lm,
+                self.benchmark,
+                reference=self.reference,
+                options=self.options,
+                output_dir=directory,
+                seed=self.settings.seed,
+                progress=self._prefixed(name),
+            )
+        results = {metric: result.as_json() for metric, result in evaluation.results.items()}
+        finished = Finished(replace(info, eval_seconds=cost.seconds), results)
+        write_finished(directory, key, finished)
+        return finished
+
+    def _keep(self, name: str, finished: Finished) -> None:
+        self.finished[name] = finished
+
+    def _say(self, what: str) -> None:
+        if self.progress is not None:
+            self.progress(what, 0, 0)
+
+    def _prefixed(self, name: str) -> Progress | None:
+        progress = self.progress
+        if progress is None:
+            return None
+
+        def tell(what: str, done: int, total: int) -> None:
+            progress(f"{name}: {what}", done, total)
+
+        return tell
+
+    def report(self) -> Report:
+        """Put target, oracle and the methods side by side."""
+        from eval.report.sections import comparison_sections
+
+        order = [n for n in ("target", "oracle", *self.settings.methods) if n in self.finished]
+        runs = [self.finished[name].info for name in order]
+        results = {name: self.finished[name].results for name in order}
+        notes = list(self.benchmark.notes)
+        if self.reference is None:
+            notes.append(
+                "Forget quality is null: no oracle and no --reference log was given to compare with."
+            )
+        return Report(
+            kind="compare",
+            name=self.directory.name,
+            created=now(),
+            benchmark=benchmark_info(self.benchmark),
+            environment=environment(str(self.target.device)),
+            runs=runs,
+            results=results,
+            sections=comparison_sections(
+                runs=runs,
+                results=results,
+                logs={name: self.log(name) for name in order},
+                examples=self.benchmark.splits["forget"],
+                notes=notes,
+            ),
+        )
+
+
+def benchmark_info(benchmark: Benchmark) -> BenchmarkInfo:
+    """Say which questions were asked, and how many."""
+    return BenchmarkInfo(
+        name=benchmark.name,
+        splits={name: len(rows) for name, rows in benchmark.splits.items()},
+        notes=list(benchmark.notes),
+    )
+
+
+def _write_config(
+    directory: Path, settings: CompareSettings, benchmark: Benchmark, config: Mapping[str, Any] | None
+) -> None:
+    import yaml
+
+    from eval.artifacts import write_text
+
+    resolved = dict(config or {}) or {
+        "benchmark": benchmark.name,
+        "methods": list(settings.methods),
+        "seed": settings.seed,
+        "overrides": {name: dict(values) for name, values in settings.overrides.items() if values},
+    }
+    write_text(directory / "config.yaml", yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
+
+
+def _write_card(directory: Path, report: Report) -> None:
+    """Write the run's README: what was done, what each artifact changes, how to look at it."""
+    from eval.artifacts import write_text
+    from eval.report.markdown import markdown_table
+
+    rows = [[run.title, run.kind, run.summary, run.artifact or "-"] for run in report.runs]
+    lines = [
+        f"# {report.name}",
+        "",
+        f"`unlearn compare` on {report.benchmark.name}, {report.created}. Open `report.html`; every number in it can "
+        "be recomputed from the per-example values in `<method>/eval/TOFU_EVAL.json`.",
+        "",
+        "A filter suppresses, an adapter edits, training changes weights: the column says which.",
+        "",
+        markdown_table(["method", "changes", "what it does", "artifact"], rows),
+        "",
+    ]
+    write_text(directory / "README.md", "\n".join(lines))

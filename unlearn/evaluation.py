@@ -1,0 +1,86 @@
+"""Measure one model and write its report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from eval.artifacts import environment, write_json
+from eval.report import Report, RunInfo, now
+from unlearn.comparison import benchmark_info
+from unlearn.measure import Measure
+
+if TYPE_CHECKING:
+    from eval.data import Benchmark
+    from eval.models import LanguageModel
+    from eval.types import Progress
+
+__all__ = ["evaluate_one"]
+
+
+def evaluate_one(
+    lm: LanguageModel,
+    benchmark: Benchmark,
+    output_dir: Path,
+    *,
+    reference: Mapping[str, Any] | None = None,
+    max_new_tokens: int | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Report:
+    """Evaluate ``lm`` and write ``report.*`` to ``output_dir`` and its log to ``output_dir/model/eval``.
+
+    Args:
+        lm: A plain, edited or guarded model.
+        benchmark: What to ask.
+        output_dir: Where the report goes.
+        reference: A retain model's log, for forget quality and PrivLeak.
+        max_new_tokens: Of generation; default 200.
+        seed: Of bootstrap intervals.
+        progress: Told what is being done.
+    """
+    from eval.runner import evaluate
+
+    from eval.models import GenerationOptions
+    from eval.report.sections import comparison_sections
+
+    with Measure() as cost:
+        evaluation = evaluate(
+            lm,
+            benchmark,
+            reference=reference,
+            options=GenerationOptions(max_new_tokens=max_new_tokens or 200),
+            output_dir=output_dir / "model",
+            seed=seed,
+            progress=progress,
+        )
+    run = RunInfo(
+        method="model",
+        label=lm.name,
+        seed=seed,
+        kind=lm.kind,
+        summary="The model as given.",
+        eval_seconds=cost.seconds,
+        peak_memory_mb=cost.peak_memory_mb,
+    )
+    results = {"model": {name: result.as_json() for name, result in evaluation.results.items()}}
+    report = Report(
+        kind="evaluate",
+        name=output_dir.name,
+        created=now(),
+        benchmark=benchmark_info(benchmark),
+        environment=environment(str(lm.device)),
+        runs=[run],
+        results=results,
+        sections=comparison_sections(
+            runs=[run],
+            results=results,
+            logs={"model": evaluation.log},
+            examples=benchmark.splits["forget"],
+            notes=benchmark.notes,
+        ),
+    )
+    write_json(output_dir / "environment.json", report.environment)
+    report.save(output_dir)
+    return report

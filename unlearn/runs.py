@@ -1,0 +1,95 @@
+"""A run folder: who works in it, what is finished in it, and whether that still answers the question asked."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from eval.artifacts import read_json, writable_dir, write_json
+from eval.errors import ArtifactError, ConfigError
+from eval.report import RunInfo
+
+__all__ = ["Finished", "locked_run", "read_finished", "slug", "start_stage", "write_finished"]
+
+STARTED, RECORD = "stage.json", "result.json"
+RECORD_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Finished:
+    """One finished stage of a run: what it cost and what was measured."""
+
+    info: RunInfo
+    results: dict[str, dict[str, Any]]
+
+
+def slug(text: str) -> str:
+    """Turn a name into a folder name."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.") or "run"
+
+
+@contextmanager
+def locked_run(directory: Path) -> Iterator[Path]:
+    """Make the run folder and hold it for this process.
+
+    Raises:
+        ConfigError: If the folder cannot be written to, or another process works in it.
+    """
+    from filelock import FileLock, Timeout
+
+    writable_dir(directory)
+    lock = FileLock(directory / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ConfigError(
+            f"The run folder {directory} is in use by another process; wait for it, or choose another --output-dir."
+        ) from None
+    try:
+        yield directory
+    finally:
+        lock.release()
+
+
+def start_stage(directory: Path, key: str) -> Path:
+    """Return the folder of a stage: an interrupted one of the same key is kept, to be resumed; another is emptied.
+
+    Raises:
+        ArtifactError: If the folder holds something that no stage of ours wrote.
+    """
+    started = directory / STARTED
+    if directory.exists() and any(directory.iterdir()):
+        if not started.is_file():
+            raise ArtifactError(
+                f"{directory} is not empty and no run of ours wrote it; choose another --output-dir."
+            )
+        if read_json(started).get("key") != key:
+            shutil.rmtree(directory)
+    write_json(started, {"record_version": RECORD_VERSION, "key": key})
+    return directory
+
+
+def write_finished(directory: Path, key: str, finished: Finished) -> None:
+    """Record that a stage is done; ``key`` fingerprints everything its numbers depend on."""
+    value = {
+        "record_version": RECORD_VERSION,
+        "key": key,
+        "info": asdict(finished.info),
+        "results": finished.results,
+    }
+    write_json(directory / RECORD, value)
+
+
+def read_finished(directory: Path, key: str) -> Finished | None:
+    """Return what a stage found, or ``None`` if it was never finished or something it depends on has changed."""
+    if not (directory / RECORD).is_file():
+        return None
+    value = read_json(directory / RECORD)
+    if value.get("record_version") != RECORD_VERSION or value.get("key") != key:
+        return None
+    return Finished(RunInfo(**value["info"]), value["results"])
