@@ -3,6 +3,6 @@
 Importing this package is cheap: the renderers load matplotlib and jinja2 when they are called.
 """
 
-from eval.report.report import SCHEMA_VERSION, BenchmarkInfo, Report, RunInfo, Section
+from eval.report.report import SCHEMA_VERSION, BenchmarkInfo, Report, RunInfo, Section, now
 
-__all__ = ["SCHEMA_VERSION", "BenchmarkInfo", "Report", "RunInfo", "Section"]
+__all__ = ["SCHEMA_VERSION", "BenchmarkInfo", "Report", "RunInfo", "Section", "now"]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["RENDERERS", "Context", "mark_spans", "render_html"]
 
 WIDE, NARROW = 760, 350
-"""Each picture is drawn for a desk and for a telephone (CSS pixels); the style sheet shows the one that fits."""
+"""Each picture is drawn at two widths (CSS pixels); the style sheet shows the one that fits the screen."""
 
 FIGURE_TYPES = ("image/png", "image/jpeg", "image/svg+xml")
 ANSWERS_PER_PAGE = 8
@@ -182,7 +182,8 @@ def _table(section: Section, context: Context) -> Markup:
     columns: Sequence[Mapping[str, Any]] = section.data["columns"]
     rows = section.data["rows"]
     numeric = {
-        c["key"]: all(isinstance(row.get(c["key"]), (int, float, type(None))) for row in rows) for c in columns
+        c["key"]: all(isinstance(row.get(c["key"]), (int, float, type(None))) for row in rows)
+        for c in columns
     }
     return context.render("table", columns, rows, numeric, section.title)
 
@@ -225,7 +226,9 @@ def _distribution(section: Section, context: Context) -> Markup:
 @_renderer("series")
 def _series(section: Section, context: Context) -> Markup:
     lines = [{"label": line["name"]} | dict(line) for line in section.data["lines"]]
-    strangers = [line["name"] for line in lines if line["name"] not in context.colours and not line.get("role")]
+    strangers = [
+        line["name"] for line in lines if line["name"] not in context.colours and not line.get("role")
+    ]
     colours = dict(context.colours) | {
         name: len(context.colours) + i + 1 for i, name in enumerate(dict.fromkeys(strangers))
     }
@@ -262,7 +265,9 @@ def _answers(section: Section, context: Context) -> Markup:
                     {"method": method, "rouge": answer.get("rouge"), "leaked": answer.get("leaked")}
                     | {"pieces": mark_spans(str(answer["text"]), answer.get("spans") or [])}
                 )
-        items.append({"question": item["question"], "gold": item["gold"], "id": item["id"], "answers": answers})
+        items.append(
+            {"question": item["question"], "gold": item["gold"], "id": item["id"], "answers": answers}
+        )
     has_leaks = any(a["leaked"] is not None for i in items for a in i["answers"])
     return context.render("answers", methods, items, has_leaks, ANSWERS_PER_PAGE, context.colours)
 

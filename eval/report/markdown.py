@@ -18,14 +18,19 @@ ANSWERS_SHOWN = 5
 def render_markdown(report: Report) -> str:
     """Return the report as GitHub-flavoured Markdown."""
     columns, rows = main_table(report)
-    splits = ", ".join(f"{name} {count}" for name, count in report.benchmark.splits.items())
+    counts = _inline(", ".join(f"{name} {count}" for name, count in report.benchmark.splits.items()))
+    splits = f" ({counts})" if counts else ""
     parts = [
         f"# {_inline(report.name)}",
-        f"Benchmark {_inline(report.benchmark.name)}{f' ({_inline(splits)})' if splits else ''}. Made {report.created}.",
+        f"Benchmark {_inline(report.benchmark.name)}{splits}. Made {_inline(report.created)}.",
         markdown_table(
             ["Method", "Changes", *(f"{c.label} {c.arrow}".strip() for c in columns)],
             [
-                [row.run.title, row.changes, *(_cell(cell.text, cell.detail, cell.is_best) for cell in row.cells)]
+                [
+                    row.run.title,
+                    row.changes,
+                    *(_cell(cell.text, cell.detail, cell.is_best) for cell in row.cells),
+                ]
                 for row in rows
             ],
             numeric=range(2, 2 + len(columns)),
@@ -61,7 +66,10 @@ def markdown_table(
         numeric: Indices of columns aligned to the right.
         raw: Indices of columns whose cells are Markdown already.
     """
-    lines = [[_inline(text) for text in header], ["---:" if i in numeric else "---" for i in range(len(header))]]
+    lines = [
+        [_inline(text) for text in header],
+        ["---:" if i in numeric else "---" for i in range(len(header))],
+    ]
     lines += [[text if i in raw else _inline(text) for i, text in enumerate(row)] for row in rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

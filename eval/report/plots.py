@@ -19,7 +19,7 @@ PALETTE_SIZE = 10
 """Number of ``--series-i`` colours the style sheet defines."""
 
 MARKERS: Mapping[str, str] = {"none": "D", "suppression": "s", "edit": "^", "weights": "o"}
-"""Marker of each kind of method: the model itself a diamond, a filter a square, an edit a triangle, training a circle."""
+"""Marker of each kind: a plain model a diamond, a filter a square, an edit a triangle, training a circle."""
 
 # Matplotlib needs real colours: these stand for CSS variables and are exchanged in the finished SVG.
 _INK, _MUTED, _GRID, _PAPER = "#010101", "#010102", "#010103", "#010104"
@@ -32,11 +32,11 @@ Box = tuple[float, float, float, float]
 """Left, bottom, right, top, in pixels."""
 
 _FONT = 11.5
-"""Font size in CSS pixels: figures have 72 dots per inch, so that a point, a dot and a CSS pixel are one length."""
+"""Font size in CSS pixels: at 72 dots per inch a point, a dot and a CSS pixel are one length."""
 
 
 def colours_of(entries: Sequence[tuple[str, str]]) -> dict[str, int]:
-    """Give each method (name, role) its colour's index, the same in every picture; 0 marks target and oracle."""
+    """Give each method (name, role) its colour's index, from 1, the same in every picture."""
     names = [name for name, of_role in entries if of_role == "method"]
     return {name: i + 1 for i, name in enumerate(dict.fromkeys(names))}
 
@@ -102,7 +102,9 @@ def _svg(figure: Any, *, prefix: str, title: str, description: str) -> str:
 
     buffer = io.StringIO()
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": prefix, "font.family": "sans-serif"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+        figure.savefig(
+            buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
+        )
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
@@ -162,7 +164,9 @@ def place_labels(
             left = x + ring * across - width * (0.5 - 0.5 * across)
             low = y + ring * up - height * (0.5 - 0.5 * up)
             box = (left, low, left + width, low + height)
-            cost = 4 * (width * height - _overlap(box, frame)) + 3 * sum(_overlap(box, other) for other in taken)
+            cost = 4 * (width * height - _overlap(box, frame)) + 3 * sum(
+                _overlap(box, other) for other in taken
+            )
             cost += sum(_overlap(box, other) for other in obstacles)
             costs[left, low] = cost + 1.2 * ring + (0 if step % 8 == 0 else 2)
         left, low = min(costs, key=costs.__getitem__)
@@ -226,7 +230,13 @@ def _span(values: Sequence[float], *, least: float) -> tuple[float, float]:
 
 
 def scatter_svg(
-    data: Mapping[str, Any], *, colours: Mapping[str, int], width: int, prefix: str, title: str, description: str
+    data: Mapping[str, Any],
+    *,
+    colours: Mapping[str, int],
+    width: int,
+    prefix: str,
+    title: str,
+    description: str,
 ) -> str:
     """Draw labelled points with their intervals and reference lines; the marker shows the kind of method."""
     points = [p for p in data["points"] if p.get("x") is not None and p.get("y") is not None]
@@ -262,9 +272,15 @@ def scatter_svg(
 
 
 def distribution_svg(
-    data: Mapping[str, Any], *, colours: Mapping[str, int], width: int, prefix: str, title: str, description: str
+    data: Mapping[str, Any],
+    *,
+    colours: Mapping[str, int],
+    width: int,
+    prefix: str,
+    title: str,
+    description: str,
 ) -> str:
-    """Draw one empirical cumulative distribution for each series; values beyond the limits sit on the edge."""
+    """Draw each series' empirical cumulative distribution; values beyond the limits sit on the edge."""
     figure, axes = _axes(width, 380 if width > 500 else 300, data)
     log = data.get("x", {}).get("scale") == "log"
     values = [float(v) for series in data["series"] for v in series["values"] if not log or v > 0]
@@ -301,7 +317,13 @@ def distribution_svg(
 
 
 def series_svg(
-    data: Mapping[str, Any], *, colours: Mapping[str, int], width: int, prefix: str, title: str, description: str
+    data: Mapping[str, Any],
+    *,
+    colours: Mapping[str, int],
+    width: int,
+    prefix: str,
+    title: str,
+    description: str,
 ) -> str:
     """Draw lines over a common axis, each with its band where it has one."""
     figure, axes = _axes(width, 360 if width > 500 else 300, data)
@@ -313,6 +335,14 @@ def series_svg(
         ys = [math.nan if y is None else float(y) for y in line["y"]]
         if line.get("low") and line.get("high"):
             axes.fill_between(line["x"], line["low"], line["high"], color=colour, alpha=0.14, linewidth=0)
-        axes.plot(line["x"], ys, color=colour, linestyle=_dash(line, colours), linewidth=2.2, marker="o", markersize=4)
+        axes.plot(
+            line["x"],
+            ys,
+            color=colour,
+            linestyle=_dash(line, colours),
+            linewidth=2.2,
+            marker="o",
+            markersize=4,
+        )
     _guides(axes, data, width=width)
     return _svg(figure, prefix=prefix, title=title, description=description)

@@ -144,7 +144,9 @@ class Report:
                 environment=dict(given["environment"]),
                 runs=[_build(RunInfo, run, f"{source}: run {i}") for i, run in enumerate(given["runs"])],
                 results={m: {k: dict(v) for k, v in row.items()} for m, row in given["results"].items()},
-                sections=[_build(Section, s, f"{source}: section {i}") for i, s in enumerate(given["sections"])],
+                sections=[
+                    _build(Section, s, f"{source}: section {i}") for i, s in enumerate(given["sections"])
+                ],
             )
         except (TypeError, AttributeError, ValueError) as error:
             if isinstance(error, ArtifactError):

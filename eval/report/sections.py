@@ -5,13 +5,13 @@ A log is OpenUnlearning's layout: ``{metric: {"agg_value": x, "value_by_index": 
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from eval.report.report import RunInfo, Section
-from eval.report.table import CHANGES, format_p, role
+from eval.report.run_sections import COMPARABILITY, methods_section, notes_section, settings_section
+from eval.report.table import format_p, role
 
 if TYPE_CHECKING:
     from eval.types import Example
@@ -20,11 +20,8 @@ __all__ = [
     "Log",
     "answers_section",
     "comparison_sections",
-    "methods_section",
-    "notes_section",
     "quality_scatter",
     "series_section",
-    "settings_section",
     "truth_ratio_section",
     "utility_scatter",
 ]
@@ -36,17 +33,6 @@ UTILITY_KEPT = 0.95
 """Share of the target's model utility below which a method has damaged the model (drawn as a guide)."""
 QUALITY_PASSED = 0.05
 """Forget quality (a p-value) above which truth ratios cannot be told from the oracle's."""
-
-COMPARABILITY = (
-    "A filter suppresses: the model still knows what it is kept from saying. An adapter edits hidden states "
-    "and can be switched off. Training changes weights. Equal numbers do not make these the same.",
-    "Forget quality compares likelihoods with the oracle's. A filter sets likelihoods of banned words itself, "
-    "so its forget quality is not comparable.",
-    "A p-value depends on the number of questions: compare forget quality only between runs on the same "
-    "forget set, and read D beside it. At the floor of the test it says “far away”, not how far.",
-    "Low forget ROUGE-L alone is no success: gibberish scores low too. Read it beside fluency and model utility, "
-    "and against the oracle's level, which guessing reaches.",
-)
 
 
 def comparison_sections(
@@ -63,7 +49,7 @@ def comparison_sections(
         runs: Rows in the order they are to appear; target and oracle are named so.
         results: ``{method: {metric: {"value", ...}}}``.
         logs: Evaluation log of each method (OpenUnlearning layout).
-        examples: The forget split in log order, for the bare questions; without it, the logged prompts are shown.
+        examples: The forget split in log order, for the bare questions; without it, logged prompts are shown.
         notes: What a reader must know beside the standing notes on comparability.
     """
     built = (
@@ -88,8 +74,20 @@ def _interval(results: Results, method: str, metric: str) -> list[float] | None:
     return [float(ci[0]), float(ci[1])] if ci else None
 
 
+def _short(run: RunInfo) -> str:
+    """Return the title without what it explains in brackets, for pictures and answers."""
+    return run.title.split(" (")[0] or run.title
+
+
 def _point(run: RunInfo, x: float, y: float, **more: Any) -> dict[str, Any]:
-    return {"name": run.method, "label": run.title, "kind": run.kind, "role": role(run.method), "x": x, "y": y} | more
+    return {
+        "name": run.method,
+        "label": _short(run),
+        "kind": run.kind,
+        "role": role(run.method),
+        "x": x,
+        "y": y,
+    } | more
 
 
 def utility_scatter(runs: Sequence[RunInfo], results: Results) -> Section | None:
@@ -113,8 +111,8 @@ def utility_scatter(runs: Sequence[RunInfo], results: Results) -> Section | None
         id="forget-utility",
         title="Forgetting against utility",
         type="scatter",
-        caption="Down and to the right is better: little of the forgotten answers repeated, everything else kept. "
-        "The oracle's level is what a model reaches that never saw the answers; further down is not better.",
+        caption="Down and to the right is better: little of the forgotten answers repeated, everything else "
+        "kept. The oracle's level is what a model reaches that never saw the answers; lower is no better.",
         data={
             "x": {"label": "model utility (higher is better)"},
             "y": {"label": "forget ROUGE-L (lower is better)"},
@@ -143,7 +141,7 @@ def quality_scatter(runs: Sequence[RunInfo], results: Results) -> Section | None
         x, p = _value(results, run.method, "model_utility"), _value(results, run.method, "forget_quality")
         reason = results.get(run.method, {}).get("forget_quality", {}).get("reason")
         if reason is not None and role(run.method) == "method":
-            absent.append(run.title)
+            absent.append(_short(run))
         elif x is not None and p is not None and p > 0:
             points.append(_point(run, x, math.log10(p), note=f"p {format_p(p)}"))
     if not any(point["role"] == "method" for point in points):
@@ -173,20 +171,24 @@ def _items(log: Log, metric: str) -> dict[str, Mapping[str, Any]]:
     values = entry.get("value_by_index") if isinstance(entry, Mapping) else None
     if not isinstance(values, Mapping):
         return {}
-    return {str(k): v for k, v in sorted(values.items(), key=lambda pair: int(pair[0])) if isinstance(v, Mapping)}
+    return {
+        str(k): v for k, v in sorted(values.items(), key=lambda pair: int(pair[0])) if isinstance(v, Mapping)
+    }
 
 
 def truth_ratio_section(runs: Sequence[RunInfo], results: Results, logs: Mapping[str, Log]) -> Section | None:
     """Collect the truth ratios behind forget quality, one cumulative curve for each comparable method."""
     series, absent = [], []
     for run in runs:
-        scores = [item.get("score") for item in _items(logs.get(run.method, {}), "forget_truth_ratio").values()]
+        scores = [
+            item.get("score") for item in _items(logs.get(run.method, {}), "forget_truth_ratio").values()
+        ]
         values = sorted(float(s) for s in scores if s is not None and math.isfinite(s))
         if not values:
             continue
         result = results.get(run.method, {}).get("forget_quality", {})
         if result.get("reason") is not None and role(run.method) == "method":
-            absent.append(run.title)
+            absent.append(_short(run))
             continue
         note = ""
         if result.get("D") is not None and result.get("value") is not None and run.method != "oracle":
@@ -194,7 +196,7 @@ def truth_ratio_section(runs: Sequence[RunInfo], results: Results, logs: Mapping
         series.append(
             {
                 "name": run.method,
-                "label": run.title,
+                "label": _short(run),
                 "role": role(run.method),
                 "values": [float(f"{v:.5g}") for v in values],
                 "note": note,
@@ -207,11 +209,15 @@ def truth_ratio_section(runs: Sequence[RunInfo], results: Results, logs: Mapping
         id="truth-ratios",
         title="Truth ratios",
         type="distribution",
-        caption="Behind forget quality: the share of forgotten questions whose truth ratio is at most x. Right of 1, wrong answers have become "
-        "likelier than the right one. Forget quality asks how far a curve is from the oracle's: D is the largest "
-        f"vertical gap.{left_out}",
+        caption="Behind forget quality: the share of forgotten questions whose truth ratio is at most x. "
+        "Right of 1, wrong answers have become likelier than the right one. Forget quality asks how far a "
+        f"curve is from the oracle's: D is the largest vertical gap.{left_out}",
         data={
-            "x": {"label": "truth ratio: wrong over right answer (log scale)", "scale": "log", "limits": [1e-3, 1e3]},
+            "x": {
+                "label": "truth ratio: wrong over right answer (log scale)",
+                "scale": "log",
+                "limits": [1e-3, 1e3],
+            },
             "y": {"label": "share of questions"},
             "series": series,
         },
@@ -255,93 +261,15 @@ def answers_section(
         id="answers",
         title="Answers before and after",
         type="answers",
-        caption="Every forgotten question with the answers behind the numbers. What must not be said is marked "
-        "where it was said. The number beside an answer is its ROUGE-L recall of the gold answer.",
+        caption="Every forgotten question with the answers behind the numbers. What must not be said is "
+        "marked where it was said. The number beside an answer is its ROUGE-L recall of the gold answer.",
         data={
             "methods": [
-                {"name": run.method, "label": run.title, "role": role(run.method), "kind": run.kind} for run in shown
+                {"name": run.method, "label": _short(run), "role": role(run.method), "kind": run.kind}
+                for run in shown
             ],
             "items": items,
         },
-    )
-
-
-def methods_section(runs: Sequence[RunInfo]) -> Section | None:
-    """Tabulate what each method changes and what it costs."""
-    if not runs:
-        return None
-    columns: list[dict[str, Any]] = [
-        {"key": "method", "label": "Method"},
-        {"key": "changes", "label": "Changes"},
-        {"key": "seconds", "label": "Seconds", "digits": 1, "explain": "Time to unlearn."},
-        {"key": "eval_seconds", "label": "Evaluation s", "digits": 1, "explain": "Time to score and generate."},
-        {"key": "trainable_parameters", "label": "Trained parameters"},
-        {"key": "peak_memory_mb", "label": "Peak memory, MiB", "digits": 0},
-        {"key": "summary", "label": "What it does"},
-        {"key": "paper", "label": "Paper"},
-    ]
-    rows = [
-        {
-            "method": run.title,
-            "changes": CHANGES.get(run.kind, run.kind),
-            "seconds": None if run.seconds is None else round(run.seconds, 1),
-            "eval_seconds": None if run.eval_seconds is None else round(run.eval_seconds, 1),
-            "trainable_parameters": run.trainable_parameters,
-            "peak_memory_mb": None if run.peak_memory_mb is None else round(run.peak_memory_mb),
-            "summary": run.summary,
-            "paper": run.paper,
-        }
-        for run in runs
-    ]
-    kept = [c for c in columns if c["key"] == "method" or any(row[c["key"]] not in (None, "") for row in rows)]
-    return Section(
-        id="methods",
-        title="Methods and cost",
-        type="table",
-        caption="A filter suppresses what is said, an adapter edits hidden states, training changes weights.",
-        data={"columns": kept, "rows": [{c["key"]: row[c["key"]] for c in kept} for row in rows]},
-    )
-
-
-def settings_section(runs: Sequence[RunInfo]) -> Section | None:
-    """Tabulate each run's seed and settings, as they were resolved."""
-    rows = []
-    for run in runs:
-        settings = ", ".join(f"{key}={_setting(value)}" for key, value in sorted(run.settings.items()))
-        notes = " ".join(run.notes)
-        if settings or notes or run.seed is not None:
-            rows.append({"method": run.title, "seed": run.seed, "settings": settings, "notes": notes})
-    if not rows:
-        return None
-    columns = [
-        {"key": "method", "label": "Method"},
-        {"key": "seed", "label": "Seed"},
-        {"key": "settings", "label": "Settings", "style": "code"},
-        {"key": "notes", "label": "Notes"},
-    ]
-    kept = [c for c in columns if c["key"] == "method" or any(row[c["key"]] not in (None, "") for row in rows)]
-    return Section(
-        id="settings",
-        title="Settings",
-        type="table",
-        caption="What each run was started with, defaults included.",
-        data={"columns": kept, "rows": [{c["key"]: row[c["key"]] for c in kept} for row in rows]},
-    )
-
-
-def _setting(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
-
-
-def notes_section(notes: Sequence[str]) -> Section | None:
-    """List what a reader of the numbers must know."""
-    if not notes:
-        return None
-    return Section(
-        id="comparability",
-        title="Comparability",
-        type="list",
-        data={"items": list(notes)},
     )
 
 
@@ -374,5 +302,3 @@ def series_section(
         "guides": [dict(guide) for guide in guides],
     }
     return Section(id=section_id, title=title, type="series", caption=caption, data=data)
-
-

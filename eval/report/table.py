@@ -255,7 +255,9 @@ def main_table(report: Report) -> tuple[tuple[Column, ...], tuple[Row, ...]]:
             role=role(run.method),
             changes=CHANGES.get(run.kind, run.kind),
             cells=tuple(
-                _field_cell(c, run) if c.key in run_fields else _metric_cell(c, report.metric(run.method, c.key))
+                _field_cell(c, run)
+                if c.key in run_fields
+                else _metric_cell(c, report.metric(run.method, c.key))
                 for c in COLUMNS
             ),
         )
