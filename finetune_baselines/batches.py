@@ -1,0 +1,139 @@
+"""What a training step is given: forget and retain rows in one batch, with what the reference said about them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from eval.data.collate import Encoded
+from eval.types import Batch, Example
+
+if TYPE_CHECKING:
+    from eval.models.language_model import LanguageModel
+
+__all__ = ["PairBatch", "Row", "collate_pairs", "encode_rows", "take_rows"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One (example, answer) pair ready for training."""
+
+    encoded: Encoded
+    reference_logps: tuple[float, ...] | None = None
+    """Log-probability of each answer token under the reference model, nats; ``None``: nobody needs it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairBatch:
+    """Forget rows and their retain partners, padded together so that one forward serves both.
+
+    Rows ``[0, num_forget)`` of ``both`` are forgotten, the rest retained.
+    """
+
+    both: Batch
+    num_forget: int
+    reference_logps: Tensor | None = None
+    """Gold-token log-probabilities under the reference, in the order of ``both.targets``, nats, shape ``(N,)``;
+    NaN where a row has none. Constant: computed once, before the first step."""
+    step: int = 0
+    """Optimizer steps done so far in this run."""
+    num_steps: int = 0
+    """Optimizer steps of the whole run."""
+
+    def __len__(self) -> int:
+        return len(self.both)
+
+    @property
+    def num_retain(self) -> int:
+        """Rows to keep."""
+        return len(self.both) - self.num_forget
+
+    @property
+    def is_forget(self) -> Tensor:
+        """Which rows are forgotten, bool, shape ``(B,)``."""
+        return torch.arange(len(self.both), device=self.both.input_ids.device) < self.num_forget
+
+    @property
+    def num_forget_tokens(self) -> int:
+        """Answer tokens of the forget rows: the first so many of ``both.targets`` belong to them."""
+        return int((self.both.labels[: self.num_forget, 1:] != -100).sum())
+
+    @property
+    def num_retain_tokens(self) -> int:
+        """Answer tokens of the retain rows."""
+        return int((self.both.labels[self.num_forget :, 1:] != -100).sum())
+
+    @property
+    def forget(self) -> Batch:
+        """The forget rows alone, trimmed to their own width."""
+        return take_rows(self.both, 0, self.num_forget)
+
+    @property
+    def retain(self) -> Batch:
+        """The retain rows alone, trimmed to their own width."""
+        return take_rows(self.both, self.num_forget, len(self.both))
+
+    def to(self, device: torch.device | str) -> PairBatch:
+        """Return the batch with every tensor on ``device``."""
+        reference = self.reference_logps
+        return replace(
+            self, both=self.both.to(device), reference_logps=None if reference is None else reference.to(device)
+        )
+
+
+def take_rows(batch: Batch, start: int, stop: int) -> Batch:
+    """Return rows ``[start, stop)`` of a batch, without the padding columns that no row of them needs."""
+    mask = batch.attention_mask[start:stop]
+    used = mask.any(0).nonzero() if stop > start else mask.new_zeros(0)
+    width = int(used.max()) + 1 if used.numel() else 0
+    return replace(
+        batch,
+        messages=batch.messages[start:stop],
+        input_ids=batch.input_ids[start:stop, :width],
+        attention_mask=mask[:, :width],
+        prompt_end=batch.prompt_end[start:stop],
+        labels=batch.labels[start:stop, :width],
+        prompt_group=None,
+    )
+
+
+def encode_rows(
+    lm: LanguageModel, examples: Sequence[Example], answers: Sequence[str], *, reference: LanguageModel | None = None
+) -> list[Row]:
+    """Tokenise examples with the answers beside them, once for the whole run.
+
+    Args:
+        lm: Whose tokenizer and template to use.
+        examples: The prompts.
+        answers: One for each example.
+        reference: Score the answers under this model (evaluation mode, no gradient, fp32 log-softmax) and store
+            the log-probabilities with the rows; ``None``: the objective needs none.
+    """
+    encoded = lm.encode(examples, answers)
+    if reference is None:
+        return [Row(encoded=row) for row in encoded]
+    scores = reference.score(examples, answers)
+    return [
+        Row(encoded=row, reference_logps=tuple(score.logps.tolist()))
+        for row, score in zip(encoded, scores, strict=True)
+    ]
+
+
+def collate_pairs(lm: LanguageModel, forget: Sequence[Row], retain: Sequence[Row]) -> PairBatch:
+    """Pad forget rows and retain rows into one batch, forget rows first."""
+    rows = [*forget, *retain]
+    reference = None
+    if any(row.reference_logps is not None for row in rows):
+        missing = float("nan")
+        reference = torch.tensor(
+            [
+                logp
+                for row in rows
+                for logp in (row.reference_logps or (missing,) * len(row.encoded.answer_ids))
+            ]
+        )
+    return PairBatch(both=lm.collate([row.encoded for row in rows]), num_forget=len(forget), reference_logps=reference)
