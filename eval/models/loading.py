@@ -135,6 +135,7 @@ def load(
 
 
 def _from_pretrained(name: str, revision: str | None, options: dict[str, Any]) -> tuple[Any, Any]:
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     path = Path(name)
@@ -149,7 +150,7 @@ def _from_pretrained(name: str, revision: str | None, options: dict[str, Any]) -
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
         model = AutoModelForCausalLM.from_pretrained(name, revision=revision, **options)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if path.exists():
             raise ArtifactError(
