@@ -1,6 +1,9 @@
 """``python -m unlearn``."""
 
-from unlearn.cli import main
+from unlearn.shadow import refuse_if_shadowed
 
 if __name__ == "__main__":
+    refuse_if_shadowed()
+    from unlearn.cli import main
+
     main()

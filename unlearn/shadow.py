@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-__all__ = ["shadowing_folder"]
+__all__ = ["refuse_if_shadowed", "shadowing_folder"]
 
 PACKAGES = ("eval", "guard", "grun", "finetune_baselines", "unlearn")
 
@@ -13,21 +13,25 @@ PACKAGES = ("eval", "guard", "grun", "finetune_baselines", "unlearn")
 def shadowing_folder(directory: Path) -> str | None:
     """Return a sentence about a folder in ``directory`` that has the name of one of our packages and is not ours.
 
-    Scripts started there, and ``python -m``, import that folder in place of ours.
+    A folder with an ``__init__.py`` is imported in place of ours by every script started there and by
+    ``python -m``. One named ``eval`` is refused without it too: the name is common, and a file added to it later
+    would change what a resumed run imports.
     """
     home = Path(__file__).resolve().parent.parent
     for name in PACKAGES:
         folder = directory / name
-        if folder.is_dir() and folder.resolve() != home / name:
+        hides = name == "eval" or (folder / "__init__.py").is_file()
+        if folder.is_dir() and hides and folder.resolve() != home / name:
             return (
                 f"The folder {name!r} in the working directory ({directory}) has the name of one of this toolkit's "
-                f"packages and hides it from Python scripts started there; rename it, or work from another folder."
+                "packages, and Python started there may import it in place of ours; "
+                "rename it, or work from another folder."
             )
     return None
 
 
 def refuse_if_shadowed() -> None:
-    """Exit with code 2 and one sentence where a folder of the working directory hides a package of ours."""
+    """Exit with code 2 and one sentence where a folder of the working directory may hide a package of ours."""
     sentence = shadowing_folder(Path.cwd())
     if sentence is not None:
         print(f"Error: {sentence}", file=sys.stderr)
