@@ -116,7 +116,7 @@ def _svg(figure: Any, *, prefix: str, title: str, description: str) -> str:
     text = re.sub(r"xlink:href=\"#([^\"]+)\"", rf'href="#{prefix}-\1"', text)
     for colour, variable in _VARIABLES.items():
         text = text.replace(colour, f"var({variable})")
-    text = re.sub(r"(\d+\.\d{2})\d+", r"\1", text)
+    text = re.sub(r"<[^>]*>", lambda tag: re.sub(r"(\d+\.\d{2})\d+", r"\1", tag[0]), text)  # never in words
     view = re.search(r"viewBox=\"([^\"]+)\"", text)
     head = (
         f'<svg viewBox="{view.group(1) if view else ""}" role="img" aria-labelledby="{prefix}-t {prefix}-d">'

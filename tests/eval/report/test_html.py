@@ -120,6 +120,19 @@ def test_pictures_keep_text_as_text_and_follow_the_theme(report):
     assert "var(--series-2)" in text
 
 
+def test_numbers_written_in_a_picture_are_not_cut():
+    points = [
+        {"name": "a", "label": "lr 0.00125", "kind": "weights", "role": "method", "x": 0.57, "y": 0.5},
+        {"name": "b", "label": "b", "kind": "weights", "role": "method", "x": 0.6, "y": 0.6},
+    ]
+    data = {"x": {"label": "x"}, "y": {"label": "y"}, "points": points}
+    picture = scatter_svg(data, colours={}, width=760, prefix="p", title="t", description="d")
+    assert ">lr 0.00125</text>" in picture
+    ticks = re.findall(r">([\d.]+)</text>", picture)
+    assert len(ticks) > 6
+    assert len(ticks) == len(set(ticks))
+
+
 def test_the_same_report_gives_the_same_page(report):
     assert render_html(report) == render_html(report)
 
