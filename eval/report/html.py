@@ -6,12 +6,13 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eval.report import plots
+from eval.report.marking import mark_spans
 from eval.report.report import Report, Section
 from eval.report.table import format_number, main_table, role
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
     from markupsafe import Markup
 
-__all__ = ["RENDERERS", "Context", "mark_spans", "render_html"]
+__all__ = ["RENDERERS", "Context", "render_html"]
 
 WIDE, NARROW = 760, 350
 """Each picture is drawn at two widths (CSS pixels); the style sheet shows the one that fits the screen."""
@@ -127,36 +128,6 @@ def _papers(text: str) -> Markup:
 
     link = r'<a href="https://arxiv.org/abs/\1" rel="noreferrer">arXiv:\1</a>'
     return Markup(re.sub(r"arXiv:(\d{4}\.\d{4,5})", link, str(escape(text))))
-
-
-def mark_spans(text: str, spans: Iterable[str]) -> list[tuple[str, bool]]:
-    """Split a text into pieces, each with whether it belongs to one of the spans.
-
-    Spans are found whatever their case and spacing; whole words first, else anywhere. The pieces put
-    together are the text again.
-    """
-    covered: list[tuple[int, int]] = []
-    for span in spans:
-        words = [re.escape(word) for word in span.split()]
-        if not words:
-            continue
-        pattern = r"\s+".join(words)
-        found = list(re.finditer(rf"(?<!\w){pattern}(?!\w)", text, re.IGNORECASE))
-        found = found or list(re.finditer(pattern, text, re.IGNORECASE))
-        covered += [match.span() for match in found]
-    pieces: list[tuple[str, bool]] = []
-    end = 0
-    for start, stop in sorted(covered):
-        if stop <= end:
-            continue
-        start = max(start, end)
-        if start > end:
-            pieces.append((text[end:start], False))
-        pieces.append((text[start:stop], True))
-        end = stop
-    if end < len(text) or not pieces:
-        pieces.append((text[end:], False))
-    return pieces
 
 
 def _picture(section: Section, context: Context, draw: Callable[..., str], description: str) -> list[Markup]:

@@ -121,8 +121,8 @@ COLUMNS: tuple[Column, ...] = (
         key="forget_fluency",
         label="Fluency",
         short="fluency",
-        better="up",
-        explain="Whether answers to forgotten questions are still readable text; ROUGE cannot see gibberish.",
+        explain="Variety of the words in answers to forgotten questions (entropy of word pairs and triples, bits): "
+        "0 for one word repeated. Compare with target and oracle: far below is gibberish or a short refusal.",
     ),
     Column(
         key="seconds",

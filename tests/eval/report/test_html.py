@@ -8,7 +8,8 @@ from html.parser import HTMLParser
 import pytest
 
 from eval.report import Section
-from eval.report.html import RENDERERS, mark_spans, render_html
+from eval.report.html import RENDERERS, render_html
+from eval.report.marking import mark_spans
 from eval.report.plots import colours_of, place_labels, scatter_svg
 
 LOADING = {"src", "srcset", "data", "poster", "background", "action", "formaction", "ping", "manifest"}
@@ -153,9 +154,17 @@ def test_one_evaluation_makes_a_page(report, runs, results):
         ("Born in Port Sorell.", ["port sorell"], [("Born in ", False), ("Port Sorell", True), (".", False)]),
         ("Port\n  Sorell", ["Port Sorell"], [("Port\n  Sorell", True)]),
         ("Annex and Ann", ["Ann"], [("Annex and ", False), ("Ann", True)]),
-        ("1907s", ["1907"], [("1907", True), ("s", False)]),
+        ("the 1907s", ["1907"], [("the ", False), ("1907", True), ("s", False)]),
+        (
+            "Hear José O’Neil-Roy!",
+            ["jose oneil"],
+            [("Hear ", False), ("José O’Neil", True), ("-Roy!", False)],
+        ),
+        ("in Por\u200bto.", ["Porto"], [("in ", False), ("Por\u200bto.", True)]),
+        ("Glass-blower", ["glass blower"], [("Glass-blower", True)]),
         ("ab cd ef", ["ab cd", "cd ef"], [("ab cd", True), (" ef", True)]),
         ("a.c abc", ["a.c"], [("a.c", True), (" abc", False)]),
+        ("50 %", ["%"], [("50 ", False), ("%", True)]),
         ("nothing", ["", "x"], [("nothing", False)]),
         ("", [], [("", False)]),
     ],
