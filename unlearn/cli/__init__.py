@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from collections.abc import Sequence
 
 import click
 
@@ -69,13 +70,17 @@ def cli() -> None:
     refuse_if_shadowed()
 
 
-def main() -> None:
-    """Run the command line; a user's error is one line on stderr and exit code 2, a bug keeps its traceback."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; a user's error is one line on stderr and exit code 2, a bug keeps its traceback.
+
+    Args:
+        arguments: What stands after ``unlearn``; ``None``: the process's own.
+    """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from eval.errors import UnlearnError
 
     try:
-        cli.main(standalone_mode=False)
+        cli.main(None if arguments is None else list(arguments), standalone_mode=False)
     except UnlearnError as error:
         _fail(" ".join(str(error).split()))
     except click.Abort:
