@@ -1,0 +1,42 @@
+"""What of a prompt is judged: the bare user turns, never the system prompt, the answers or the template."""
+
+from __future__ import annotations
+
+import re
+
+from eval.types import Prompt, conversation
+from guard.normalise import words
+from guard.stopwords import word_set
+
+__all__ = ["judged_texts"]
+
+_REFERS_BACK = word_set(
+    """
+    he she they him her them his hers their theirs it its this that these those one there same former latter
+    """
+)
+_SENTENCE = re.compile(r"(?<=[.!?\u2026])[\"'\u201d\u2019)]*\s+|\n+")
+MAX_SEGMENTS = 32
+WINDOW_TURNS = 4
+"""User turns that a pronoun may refer back to."""
+_SHORT = 4
+
+
+def judged_texts(prompt: Prompt) -> tuple[str, ...]:
+    """Return the texts a decision rests on; the prompt is as suspicious as the most suspicious of them.
+
+    These are the last user turn, its sentences where it has several, and, where it refers back ("where was she
+    born?"), the last user turns together.
+    """
+    turns = [message.content for message in conversation(prompt) if message.role == "user"]
+    if not turns:
+        return ()
+    last = turns[-1]
+    texts = [last]
+    sentences = [s.strip() for s in _SENTENCE.split(last) if len(words(s)) >= 3]
+    if len(sentences) > 1:
+        texts.extend(sentences[:MAX_SEGMENTS])
+    spoken = words(last)
+    if len(turns) > 1 and (len(spoken) <= _SHORT or _REFERS_BACK & set(spoken)):
+        texts.append(" ".join(turns[-WINDOW_TURNS:]))
+    return tuple(dict.fromkeys(texts))

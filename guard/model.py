@@ -1,0 +1,160 @@
+"""`GuardedModel`: any language model behind a guard, scored and sampled through the one seam."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from eval.models.language_model import Generation, GenerationOptions, LanguageModel
+from eval.types import Batch, Message, Progress, Prompt, conversation
+from guard.config import Policy, check_policy
+from guard.core import Guard
+from guard.processor import GuardLogitsProcessor, MaskRecord, matcher_for
+from guard.refusals import refusal_for
+
+__all__ = ["PENALTY", "GuardedModel"]
+
+PENALTY = 10.0
+"""Nats taken from the logit of a banned token when answers are scored: fixed, never tuned.
+
+Decoding bans outright. Scoring needs a finite value, since an infinite one makes every log-ratio of an answer
+that contains a phrase undefined; a token thus keeps about exp(-10) of its odds.
+"""
+
+_IS_OFF: ContextVar[bool] = ContextVar("guard_is_off", default=False)
+_RECORD: ContextVar[MaskRecord | None] = ContextVar("guard_record", default=None)
+
+
+class GuardedModel(LanguageModel):
+    """A language model whose output is filtered; its weights are untouched.
+
+    Args:
+        inner: The model to filter: plain, with an adapter, or edited.
+        guard: What must not be said.
+        policy: ``restrict``: flagged prompts are answered without the phrases; ``refuse``: they get a refusal
+            and the model does not run; ``monitor``: nothing changes.
+        name: For reports; ``None``: the inner model's name and the policy.
+    """
+
+    def __init__(
+        self, inner: LanguageModel, guard: Guard, *, policy: str = "restrict", name: str | None = None
+    ) -> None:
+        self.inner = inner
+        self.guard = guard
+        self.policy: Policy = check_policy(policy)
+        super().__init__(
+            inner.model,
+            inner.tokenizer,
+            template=inner.template,
+            name=name or f"{inner.name}+guard-{policy}",
+            kind="suppression",
+            ou_compat=inner.ou_compat,
+        )
+
+    @property
+    def is_filtering(self) -> bool:
+        """Whether the guard changes anything now."""
+        return self.policy != "monitor" and not _IS_OFF.get()
+
+    def forward_context(self, prompt_end: Tensor) -> AbstractContextManager[Any]:
+        """The inner model's."""
+        return self.inner.forward_context(prompt_end)
+
+    def processors(self, prompts: Sequence[tuple[Message, ...]], prompt_length: int) -> list[Any]:
+        """The inner model's, then the guard's where a prompt of the batch is flagged."""
+        processors = self.inner.processors(prompts, prompt_length)
+        if not self.is_filtering:
+            return processors
+        decisions = self.guard.check_many(prompts)
+        filtering = GuardLogitsProcessor(
+            decisions,
+            self.tokenizer,
+            prompt_length,
+            eos_ids=self.eos_ids,
+            record=_RECORD.get(),
+            keys=list(prompts),
+        )
+        return [*processors, filtering] if filtering.is_active else processors
+
+    def answer_logits(self, batch: Batch, *, module: nn.Module | None = None) -> Tensor:
+        """Return the inner model's logits less `PENALTY` at the tokens the filter would ban, shape ``(N, V)``.
+
+        The banned tokens of a position follow from the answer before it, as in decoding.
+        """
+        logits = self.inner.answer_logits(batch, module=module)
+        if not self.is_filtering:
+            return logits
+        decisions = self.guard.check_many(batch.messages)
+        if not any(decision.flagged for decision in decisions):
+            return logits
+        penalty = logits.new_zeros(logits.shape)
+        position = 0
+        for decision, labels in zip(decisions, batch.labels.tolist(), strict=True):
+            answer = [token for token in labels if token != -100]
+            matcher = matcher_for(decision, self.tokenizer)
+            for i in range(len(answer) if matcher is not None else 0):
+                assert matcher is not None
+                ids = matcher.banned(answer[:i])
+                penalty[position + i, ids[ids < logits.shape[1]]] = PENALTY
+            position += len(answer)
+        return logits - penalty
+
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        options: GenerationOptions | None = None,
+        *,
+        progress: Progress | None = None,
+    ) -> list[Generation]:
+        """Answer each prompt through the filter; ``masked_steps`` counts where it changed the choice."""
+        conversations = [conversation(prompt) for prompt in prompts]
+        if not self.is_filtering:
+            return super().generate(conversations, options, progress=progress)
+        decisions = self.guard.check_many(conversations)
+        refused = [self.policy == "refuse" and decision.flagged for decision in decisions]
+        passed = [c for c, is_refused in zip(conversations, refused, strict=True) if not is_refused]
+        record = MaskRecord()
+        token = _RECORD.set(record)
+        try:
+            answers = iter(super().generate(passed, options, progress=progress))
+        finally:
+            _RECORD.reset(token)
+        out: list[Generation] = []
+        for messages, is_refused in zip(conversations, refused, strict=True):
+            if is_refused:
+                out.append(self._refusal(messages))
+            else:
+                answer = next(answers)
+                steps = record.masked_steps(messages, answer.token_ids)
+                out.append(dataclasses.replace(answer, masked_steps=steps))
+        return out
+
+    @contextmanager
+    def edit_disabled(self) -> Iterator[None]:
+        """Take the filter off inside the block, and whatever the inner model carries."""
+        token = _IS_OFF.set(True)
+        try:
+            with self.inner.edit_disabled():
+                yield
+        finally:
+            _IS_OFF.reset(token)
+
+    def trainable_base(self) -> Any:
+        """The inner model's."""
+        return self.inner.trainable_base()
+
+    def save(self, directory: Path | str) -> None:
+        """Save the inner model, and the guard in a folder ``guard`` beside it."""
+        self.inner.save(directory)
+        self.guard.save(Path(directory) / "guard")
+
+    def _refusal(self, messages: Sequence[Message]) -> Generation:
+        text = refusal_for([m.content for m in messages if m.role == "user"], self.guard.refusals)
+        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return Generation(text=text, token_ids=tuple(ids), is_finished=True)
