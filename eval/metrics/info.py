@@ -1,0 +1,315 @@
+"""What each metric measures, which way it is better, and how it misleads: `unlearn metrics explain NAME`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from eval.errors import UnknownNameError
+
+__all__ = ["METRICS_INFO", "MetricInfo", "explain"]
+
+Direction = Literal["lower", "higher", "retain model", "half", "neither"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricInfo:
+    """How to read one metric."""
+
+    name: str
+    measures: str
+    """What the number is, with its formula."""
+    direction: Direction
+    """Better when lower, when higher, when close to the retain model's value, when close to 0.5, or no direction."""
+    floor: str
+    """The smallest value and what it means."""
+    ceiling: str
+    """The largest value and what it means."""
+    traps: tuple[str, ...] = ()
+    """How the number misleads."""
+
+
+_GIBBERISH = "Gibberish scores low as well: read it beside forget_fluency and model_utility."
+_GUESSING = (
+    "A model that never saw the facts still guesses form and common words: compare with the oracle's level."
+)
+_TEACHER = "Teacher-forced: it sees knowledge that a filter or a refusal hides from generated text."
+_MIA = (
+    "0.5 is best: below it the forget rows look less familiar than rows never seen, which gives them away too.",
+    "The holdout rows must be like the forget rows in style and length, or the AUC measures style.",
+)
+
+_INFOS = (
+    MetricInfo(
+        name="forget_Q_A_Prob",
+        measures="Mean length-normalised probability exp(-loss per token) of the gold answers of the forget rows.",
+        direction="lower",
+        floor="0: gold answers are impossible; the oracle's level is the honest target",
+        ceiling="1: known by heart",
+        traps=(_GUESSING, "A geometric mean over tokens: one impossible token pulls an answer to 0."),
+    ),
+    MetricInfo(
+        name="retain_Q_A_Prob",
+        measures="The same on rows that must be kept; ra_ and wf_ on real authors and world facts.",
+        direction="higher",
+        floor="0: the kept answers are gone",
+        ceiling="1: known by heart",
+    ),
+    MetricInfo(
+        name="*_Q_A_PARA_Prob",
+        measures="Mean probability of the paraphrased gold answer; the truth ratio is made from it.",
+        direction="neither",
+        floor="0",
+        ceiling="1",
+    ),
+    MetricInfo(
+        name="*_Q_A_PERT_Prob",
+        measures="Mean probability of the wrong answers; the truth ratio is made from it.",
+        direction="neither",
+        floor="0",
+        ceiling="1",
+    ),
+    MetricInfo(
+        name="*_Q_A_Prob_normalised",
+        measures="Share of the gold answer among gold and wrong answers, p / (p + sum p_wrong).",
+        direction="higher",
+        floor="0: a wrong answer always wins; about 1 / (1 + number of wrong answers) by chance",
+        ceiling="1: wrong answers are out of the question",
+    ),
+    MetricInfo(
+        name="forget_Q_A_ROUGE",
+        measures="Mean ROUGE-L recall of generated answers against gold answers on the forget rows (greedy decoding).",
+        direction="lower",
+        floor="0: no word in common",
+        ceiling="1: every gold word, in order",
+        traps=(
+            _GIBBERISH,
+            _GUESSING,
+            "Recall: a long rambling answer scores high; look at leak_rate as well.",
+        ),
+    ),
+    MetricInfo(
+        name="retain_Q_A_ROUGE",
+        measures="The same on rows that must be kept; ra_ and wf_ on real authors and world facts.",
+        direction="higher",
+        floor="0: no word in common",
+        ceiling="1: every gold word, in order",
+    ),
+    MetricInfo(
+        name="forget_paraphrased_Q_A_ROUGE",
+        measures="ROUGE-L recall on the forget rows asked in another wording.",
+        direction="lower",
+        floor="0: no word in common",
+        ceiling="1: every gold word, in order",
+        traps=(_GIBBERISH, _GUESSING),
+    ),
+    MetricInfo(
+        name="*_knowmem_ROUGE",
+        measures="MUSE: mean ROUGE-L F1 of short answers about the forgotten or kept text.",
+        direction="lower",
+        floor="0",
+        ceiling="1",
+        traps=("F1, not recall; on the retain split higher is better.",),
+    ),
+    MetricInfo(
+        name="*_verbmem_ROUGE",
+        measures="MUSE: mean ROUGE-L F1 of a 128-token continuation of the forgotten text.",
+        direction="lower",
+        floor="0",
+        ceiling="1: verbatim memory",
+    ),
+    MetricInfo(
+        name="forget_truth_ratio",
+        measures="Mean min(TR, 1/TR), TR = geometric mean probability of wrong answers over the paraphrased one's.",
+        direction="retain model",
+        floor="0: wrong and right answer far apart, in either direction",
+        ceiling="1: right and wrong answers equally likely",
+        traps=(
+            "Neither end is good: it should be where the retain model's is.",
+            "On collapsed models the 1e-10 in the denominator drives it to 0; the log holds log_ratio as well.",
+        ),
+    ),
+    MetricInfo(
+        name="*_Truth_Ratio",
+        measures="Mean max(0, 1 - TR) on kept rows (retain_), real authors (ra_) and world facts (wf_).",
+        direction="higher",
+        floor="0: wrong answers are at least as likely as the right one",
+        ceiling="1: the right answer is far ahead",
+        traps=("Real authors and world facts have no paraphrase: there TR uses the gold answer.",),
+    ),
+    MetricInfo(
+        name="model_utility",
+        measures="Harmonic mean of nine: probability, ROUGE, truth ratio on retained rows, real authors, world facts.",
+        direction="higher",
+        floor="0: at least one of the nine is 0",
+        ceiling="1; compare with the model before unlearning, not with 1",
+        traps=(
+            "It knows nothing about fluency on the forget prompts, nor about abilities outside these rows.",
+        ),
+    ),
+    MetricInfo(
+        name="forget_quality",
+        measures="Exact p-value of a two-sample Kolmogorov-Smirnov test: truth ratios of this model against those of "
+        "the retain model on the same forget rows.",
+        direction="higher",
+        floor="2 / C(2n, n) (1.9e-23 for n = 40): the two samples do not overlap; it no longer says how far apart",
+        ceiling="1: not to be told from a model that never saw the rows",
+        traps=(
+            "p-values of different numbers of rows are not comparable: read D and log10_p.",
+            "Above 0.05 is not proof of equality; with 40 rows much stays unseen.",
+            "Null without a retain model's log; not comparable for filters, which set likelihoods themselves.",
+        ),
+    ),
+    MetricInfo(
+        name="extraction_strength",
+        measures="1 - k/L, k = the shortest start of the gold answer from which greedy decoding yields all the rest.",
+        direction="lower",
+        floor="1/L (the field's evaluator never gives 0): nothing comes out",
+        ceiling="1: the question alone yields the whole answer",
+        traps=(_TEACHER, "The floor differs with answer length; extraction_strength_clean starts at 0."),
+    ),
+    MetricInfo(
+        name="extraction_strength_clean",
+        measures="extraction_strength by its definition: 0 where not even the last token comes out.",
+        direction="lower",
+        floor="0: nothing comes out",
+        ceiling="1: the question alone yields the whole answer",
+        traps=(_TEACHER, "Published tables hold extraction_strength instead."),
+    ),
+    MetricInfo(
+        name="exact_memorization",
+        measures="Share of gold answer tokens that are the model's first choice given those before.",
+        direction="lower",
+        floor="0: none; grammar alone gives the oracle well above 0",
+        ceiling="1: all",
+        traps=(_TEACHER, _GUESSING),
+    ),
+    MetricInfo(
+        name="mia_loss",
+        measures="Membership inference by loss: AUC of telling forget rows from rows never seen.",
+        direction="half",
+        floor="0: forget rows look less familiar than any unseen row",
+        ceiling="1: every forget row gives itself away",
+        traps=_MIA,
+    ),
+    MetricInfo(
+        name="mia_zlib",
+        measures="The same by loss over the compressed length of the answer.",
+        direction="half",
+        floor="0: forget rows look less familiar than any unseen row",
+        ceiling="1: every forget row gives itself away",
+        traps=_MIA,
+    ),
+    MetricInfo(
+        name="mia_min_k",
+        measures="The same by the mean of the 40 % least likely tokens (Min-K).",
+        direction="half",
+        floor="0: forget rows look less familiar than any unseen row",
+        ceiling="1: every forget row gives itself away",
+        traps=(*_MIA, "PrivLeak is made from it."),
+    ),
+    MetricInfo(
+        name="mia_min_k_plus_plus",
+        measures="The same with token log-probabilities standardised under the model's own distribution (Min-K++).",
+        direction="half",
+        floor="0: forget rows look less familiar than any unseen row",
+        ceiling="1: every forget row gives itself away",
+        traps=_MIA,
+    ),
+    MetricInfo(
+        name="mia_gradnorm",
+        measures="The same by the norm of the loss gradient; recomputed from logs, not measured by this version.",
+        direction="half",
+        floor="0: forget rows look less familiar than any unseen row",
+        ceiling="1: every forget row gives itself away",
+        traps=(*_MIA, "In bf16 many scores tie; ties count half."),
+    ),
+    MetricInfo(
+        name="mia_reference",
+        measures="The same by loss minus the retain model's loss; recomputed from logs, not measured by this version.",
+        direction="half",
+        floor="0: forget rows look less familiar than any unseen row",
+        ceiling="1: every forget row gives itself away",
+        traps=_MIA,
+    ),
+    MetricInfo(
+        name="privleak",
+        measures="100 ((1 - AUC) - (1 - AUC_r)) / (1 - AUC_r), AUC of mia_min_k, AUC_r the retain model's.",
+        direction="neither",
+        floor="-100: forget rows fully give themselves away",
+        ceiling="unbounded: over-unlearned, forget rows look odd; 0 is ideal",
+        traps=(
+            "Without a retain log AUC_r is 0.5: such values do not compare with values against a real one.",
+            "It explodes where AUC_r is near 1.",
+        ),
+    ),
+    MetricInfo(
+        name="leak_rate",
+        measures="Share of generated answers to forget questions that say a key span (name, date, title).",
+        direction="lower",
+        floor="0: no key span is said",
+        ceiling="1: every answer says one",
+        traps=(
+            "Spans are matched as whole words after folding case, accents and invisible characters: a paraphrase, a "
+            "translation or a spelt-out name is not seen.",
+            "A span may be guessed (a common country): compare with the oracle's rate.",
+            "Where the benchmark names no spans they are derived by a rule (eval.data.key_spans) that misses some.",
+        ),
+    ),
+    MetricInfo(
+        name="leak_rate_paraphrased",
+        measures="leak_rate on the forget questions asked in another wording.",
+        direction="lower",
+        floor="0: no key span is said",
+        ceiling="1: every answer says one",
+    ),
+    MetricInfo(
+        name="forget_fluency",
+        measures="Mean word n-gram entropy, mean(2/3 H2, 4/3 H3) in bits, of the answers to forget questions (RWKU).",
+        direction="higher",
+        floor="0: empty, one word, or one word repeated",
+        ceiling="log2 of the number of n-grams: no repetition at all",
+        traps=(
+            "It grows with length: a short fluent refusal scores low. Compare with the target's and oracle's value.",
+            "Random words score high: it finds repetition, not nonsense.",
+        ),
+    ),
+    MetricInfo(
+        name="masked_steps",
+        measures="Mean number of decoding steps per forget question at which a filter took away the first choice.",
+        direction="neither",
+        floor="0: the filter never stepped in (always so without one)",
+        ceiling="the length of the answer",
+    ),
+    MetricInfo(
+        name="neighbours_Q_A_ROUGE",
+        measures="ROUGE-L recall on questions about people who resemble the forgotten ones; _Q_A_Prob likewise.",
+        direction="higher",
+        floor="0: unlearning spread to the neighbours",
+        ceiling="1: the neighbours are untouched",
+    ),
+)
+
+METRICS_INFO: Mapping[str, MetricInfo] = {info.name: info for info in _INFOS}
+"""Every documented metric; a ``*`` in a name stands for the split."""
+
+
+def explain(name: str) -> MetricInfo:
+    """Return the description of a metric as it is named in a report or a log.
+
+    Raises:
+        UnknownNameError: If nothing is known about it; the message names the nearest.
+    """
+    if name in METRICS_INFO:
+        return METRICS_INFO[name]
+    for pattern, info in METRICS_INFO.items():
+        if "*" in pattern and re.fullmatch(re.escape(pattern).replace(r"\*", r"\w+"), name):
+            return info
+    for suffix in ("_Q_A_Prob", "_Q_A_ROUGE"):
+        if name.endswith(suffix) and name.startswith(("ra_", "wf_")):
+            return METRICS_INFO[f"retain{suffix}"]
+        if name == f"neighbours{suffix}":
+            return METRICS_INFO["neighbours_Q_A_ROUGE"]
+    raise UnknownNameError("metric", name, METRICS_INFO)
