@@ -108,6 +108,10 @@ def _anchor(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9-]+", "-", text).strip("-") or "section"
 
 
+def _is_number(value: Any, *, or_none: bool = False) -> bool:
+    return (or_none and value is None) or (isinstance(value, (int, float)) and not isinstance(value, bool))
+
+
 def _cell(value: Any, digits: Any = None) -> str:
     if isinstance(value, float) and isinstance(digits, int):
         return f"{value:.{digits}f}"
@@ -152,10 +156,7 @@ def _picture(section: Section, context: Context, draw: Callable[..., str], descr
 def _table(section: Section, context: Context) -> Markup:
     columns: Sequence[Mapping[str, Any]] = section.data["columns"]
     rows = section.data["rows"]
-    numeric = {
-        c["key"]: all(isinstance(row.get(c["key"]), (int, float, type(None))) for row in rows)
-        for c in columns
-    }
+    numeric = {c["key"]: all(_is_number(row.get(c["key"]), or_none=True) for row in rows) for c in columns}
     return context.render("table", columns, rows, numeric, section.title)
 
 

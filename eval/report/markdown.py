@@ -87,6 +87,8 @@ def _cell(text: str, detail: str, is_best: bool) -> str:
 def _plain(value: Any) -> str:
     if value is None:
         return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return format_number(value) if isinstance(value, float) else str(value)
 
 

@@ -10,7 +10,15 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from eval.report.report import RunInfo, Section
-from eval.report.run_sections import COMPARABILITY, methods_section, notes_section, settings_section
+from eval.report.run_sections import (
+    COMPARABILITY,
+    QUALITY_PASSED,
+    UTILITY_KEPT,
+    goals_section,
+    methods_section,
+    notes_section,
+    settings_section,
+)
 from eval.report.table import format_p, role
 
 if TYPE_CHECKING:
@@ -28,11 +36,6 @@ __all__ = [
 
 Log = Mapping[str, Any]
 Results = Mapping[str, Mapping[str, Mapping[str, Any]]]
-
-UTILITY_KEPT = 0.95
-"""Share of the target's model utility below which a method has damaged the model (drawn as a guide)."""
-QUALITY_PASSED = 0.05
-"""Forget quality (a p-value) above which truth ratios cannot be told from the oracle's."""
 
 
 def comparison_sections(
@@ -53,6 +56,7 @@ def comparison_sections(
         notes: What a reader must know beside the standing notes on comparability.
     """
     built = (
+        goals_section(runs, results),
         utility_scatter(runs, results),
         quality_scatter(runs, results),
         truth_ratio_section(runs, results, logs),

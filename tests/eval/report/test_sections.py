@@ -5,6 +5,7 @@ import math
 import pytest
 
 from eval.report import RunInfo
+from eval.report.run_sections import goals_section
 from eval.report.sections import answers_section, comparison_sections, truth_ratio_section, utility_scatter
 from eval.report.table import format_number, format_p, main_table
 from eval.types import Example
@@ -17,6 +18,7 @@ def _by_id(sections):
 def test_a_comparison_has_every_section(runs, results, logs):
     sections = _by_id(comparison_sections(runs=runs, results=results, logs=logs))
     assert list(sections) == [
+        "goals",
         "forget-utility",
         "quality-utility",
         "truth-ratios",
@@ -25,6 +27,22 @@ def test_a_comparison_has_every_section(runs, results, logs):
         "settings",
         "comparability",
     ]
+
+
+def test_goals_are_held_against_target_and_oracle(runs, results):
+    results["npo"]["model_utility"]["value"] = 0.95 * 0.66 - 1e-6
+    results["guard"]["forget_Q_A_ROUGE"]["value"] = 0.4 + 1e-6  # beyond the oracle's 0.3 + 0.10
+    rows = goals_section(runs, results).data["rows"]
+    assert len(rows) == 3  # neither target nor oracle
+    assert [row["model_utility"] for row in rows] == [False, True, True]
+    assert [row["forget_Q_A_ROUGE"] for row in rows] == [True, True, False]
+    assert [row["forget_quality"] for row in rows] == [True, True, "not comparable"]
+
+
+def test_goals_without_a_yardstick_are_left_out(runs, results):
+    del results["oracle"], results["target"]
+    columns = goals_section(runs, results).data["columns"]
+    assert [column["key"] for column in columns] == ["method", "forget_quality"]
 
 
 def test_sections_without_data_are_left_out():
