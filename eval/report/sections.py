@@ -153,7 +153,7 @@ def quality_scatter(runs: Sequence[RunInfo], results: Results) -> Section | None
     left_out = f" Left out as not comparable: {', '.join(absent)}." if absent else ""
     return Section(
         id="quality-utility",
-        title="Forget quality against utility",
+        title="Forget quality",
         type="scatter",
         caption="Up and to the right is better. Above the line the Kolmogorov-Smirnov test cannot tell the "
         f"truth ratios from the oracle's at the {100 * QUALITY_PASSED:.0f} % level.{left_out}",
@@ -263,7 +263,7 @@ def answers_section(
         )
     return Section(
         id="answers",
-        title="Answers before and after",
+        title="Answers",
         type="answers",
         caption="Every forgotten question with the answers behind the numbers. What must not be said is "
         "marked where it was said. The number beside an answer is its ROUGE-L recall of the gold answer.",
