@@ -81,7 +81,9 @@ class PairBatch:
         """Return the batch with every tensor on ``device``."""
         reference = self.reference_logps
         return replace(
-            self, both=self.both.to(device), reference_logps=None if reference is None else reference.to(device)
+            self,
+            both=self.both.to(device),
+            reference_logps=None if reference is None else reference.to(device),
         )
 
 
@@ -102,7 +104,11 @@ def take_rows(batch: Batch, start: int, stop: int) -> Batch:
 
 
 def encode_rows(
-    lm: LanguageModel, examples: Sequence[Example], answers: Sequence[str], *, reference: LanguageModel | None = None
+    lm: LanguageModel,
+    examples: Sequence[Example],
+    answers: Sequence[str],
+    *,
+    reference: LanguageModel | None = None,
 ) -> list[Row]:
     """Tokenise examples with the answers beside them, once for the whole run.
 
@@ -136,4 +142,6 @@ def collate_pairs(lm: LanguageModel, forget: Sequence[Row], retain: Sequence[Row
                 for logp in (row.reference_logps or (missing,) * len(row.encoded.answer_ids))
             ]
         )
-    return PairBatch(both=lm.collate([row.encoded for row in rows]), num_forget=len(forget), reference_logps=reference)
+    return PairBatch(
+        both=lm.collate([row.encoded for row in rows]), num_forget=len(forget), reference_logps=reference
+    )

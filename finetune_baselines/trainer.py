@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ class PairDataset(Dataset[tuple[list[Row], list[Row]]]):
         return [forget], [self.rows.retain[i] for i in pair.retain]
 
 
-class UnlearningTrainer(transformers.Trainer):
+class UnlearningTrainer(transformers.Trainer):  # type: ignore[misc]  # its types are not read
     """One pass over a schedule of pairs, with the loss of an objective.
 
     Args:
@@ -169,8 +170,6 @@ class UnlearningTrainer(transformers.Trainer):
         Raises:
             TrainingDivergedError: If a term is not finite.
         """
-        from dataclasses import replace
-
         batch = replace(inputs["pairs"], step=self.state.global_step, num_steps=self.state.max_steps)
         shares = self._shares.pop(0)
         units = getattr(self.objective, "units", {})
@@ -371,8 +370,8 @@ def train(
         checkpoint = get_last_checkpoint(str(folder)) if resume else None
         metrics = None if output_dir is None else output_dir / "metrics.jsonl"
         if settings.gradient_checkpointing:
-            lm.model.gradient_checkpointing_enable({"use_reentrant": False})
-            stack.callback(lm.model.gradient_checkpointing_disable)
+            lm.model.activation_checkpointing_enable({"use_reentrant": False})
+            stack.callback(lm.model.activation_checkpointing_disable)
         trainer = UnlearningTrainer(
             lm,
             objective,

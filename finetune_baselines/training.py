@@ -19,7 +19,15 @@ from finetune_baselines.batches import PairBatch, Row
 if TYPE_CHECKING:
     from eval.models.language_model import LanguageModel
 
-__all__ = ["Objective", "TrainResult", "TrainRows", "TrainSettings", "TrainingDivergedError", "Unit", "run_training"]
+__all__ = [
+    "Objective",
+    "TrainResult",
+    "TrainRows",
+    "TrainSettings",
+    "TrainingDivergedError",
+    "Unit",
+    "run_training",
+]
 
 Unit = Literal["forget_rows", "forget_tokens", "retain_rows", "retain_tokens"]
 """What a term is a mean over; with gradient accumulation each micro-batch counts by its share of the unit."""

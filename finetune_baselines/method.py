@@ -1,0 +1,293 @@
+"""`train` for Python users, and `FineTuning`, the same as an `UnlearningMethod` with an artifact on disk."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from eval.artifacts import fingerprint, writable_dir
+from eval.errors import ConfigError, DataError
+from eval.models.language_model import LanguageModel
+from eval.types import Example, Kind, Progress, UnlearningData, UnlearningMethod
+from finetune_baselines.artifact import MANIFEST, read_artifact, write_artifact
+from finetune_baselines.batches import Row, encode_rows
+from finetune_baselines.configuration import Configuration, check_overrides, configure
+from finetune_baselines.objective import RecipeObjective, needs_reference
+from finetune_baselines.recipes import RECIPES, recipe
+from finetune_baselines.refusals import refusal_answers
+from finetune_baselines.training import TrainResult, TrainRows, TrainSettings, run_training
+
+__all__ = ["METHODS", "FineTuning", "train"]
+
+_LOG = logging.getLogger(__name__)
+
+
+def train(
+    lm: LanguageModel,
+    method: str,
+    *,
+    forget: Sequence[Example],
+    retain: Sequence[Example] = (),
+    parametrization: str = "full",
+    refusals: Sequence[str] = (),
+    output_dir: Path | str | None = None,
+    seed: int = 0,
+    settings: TrainSettings | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> LanguageModel:
+    """Fine-tune a copy of ``lm`` until it no longer reveals ``forget``; ``lm`` stays usable and unchanged.
+
+    Full fine-tuning costs a second copy of the weights, gradients and optimizer states; ``lora`` shares the
+    caller's weights (do not change them in place afterwards) and adds a small adapter.
+
+    Args:
+        lm: The model to start from.
+        method: A name in `RECIPES`: ga, graddiff, kl-min, idk, npo, npo-rt, npo-kl.
+        forget: Questions with the answers to forget.
+        retain: Questions with answers to keep; methods with a retain term need them.
+        parametrization: ``full``, ``last-k`` or ``lora``.
+        refusals: Lines ``idk`` teaches; empty: the package's own.
+        output_dir: Where the artifact and ``metrics.jsonl`` go; ``None``: nothing is written.
+        seed: Of data order, partners, refusals, dropout and adapter initialisation.
+        settings: How to optimise, replacing the preset's settings.
+        overrides: Single settings by name (see `finetune_baselines.configuration`); they win over ``settings``.
+        progress: Told the steps.
+
+    Returns:
+        The tuned model, of kind ``weights``.
+
+    Raises:
+        UnknownNameError: If the method, preset or parametrization is unknown.
+        ConfigError: If a setting is not allowed.
+        DataError: If there is nothing to forget, nothing to keep where the method needs it, a row has no
+            question or no answer, or a row is in both sets.
+        TrainingDivergedError: If a term of the loss is not finite.
+    """
+    configuration = _configuration(
+        lm, method, {"parametrization": parametrization, **(overrides or {})}, settings
+    )
+    data = UnlearningData(forget=tuple(forget), retain=tuple(retain), refusals=tuple(refusals))
+    folder = None if output_dir is None else Path(output_dir)
+    return _unlearn(lm, configuration, data, folder, seed=seed, progress=progress)
+
+
+@dataclass
+class FineTuning:
+    """A recipe as an `UnlearningMethod`.
+
+    Args:
+        name: A name in `RECIPES`.
+        overrides: Settings that differ from the preset.
+
+    Raises:
+        UnknownNameError: If the method, preset or parametrization is unknown.
+        ConfigError: If a setting is not allowed.
+    """
+
+    name: str
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    kind: Kind = "weights"
+    summary: str = field(init=False)
+    paper: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.summary, self.paper = recipe(self.name).summary, recipe(self.name).paper
+        check_overrides(self.name, self.overrides)
+
+    def settings(self, target: LanguageModel) -> dict[str, Any]:
+        """Return the settings a run on ``target`` would use, preset included."""
+        return _configuration(target, self.name, self.overrides, None).as_json()
+
+    def unlearn(
+        self,
+        target: LanguageModel,
+        data: UnlearningData,
+        output_dir: Path,
+        *,
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> LanguageModel:
+        """Train and write the artifact; see `train` and `UnlearningMethod`. An interrupted run is taken up again."""
+        configuration = _configuration(target, self.name, self.overrides, None)
+        return _unlearn(target, configuration, data, output_dir, seed=seed, progress=progress)
+
+    def load(self, target: LanguageModel, output_dir: Path) -> LanguageModel:
+        """Load what `unlearn` wrote.
+
+        Raises:
+            ArtifactError: If it is missing, half-written, of another method or of another base model.
+        """
+        return read_artifact(target, output_dir, self.name)
+
+
+def _method(name: str, overrides: Mapping[str, Any]) -> UnlearningMethod:
+    return FineTuning(name, dict(overrides))
+
+
+METHODS: Mapping[str, Callable[[Mapping[str, Any]], UnlearningMethod]] = MappingProxyType(
+    {name: functools.partial(_method, name) for name in RECIPES}
+)
+"""Method name to a factory that takes a user's overrides."""
+
+
+def _configuration(
+    lm: LanguageModel, method: str, overrides: Mapping[str, Any], settings: TrainSettings | None
+) -> Configuration:
+    size = sum(p.numel() for p in lm.model.parameters())
+    if settings is not None:
+        overrides = {**asdict(settings), **overrides}
+    return configure(method, overrides, num_parameters=size)
+
+
+def _unlearn(
+    lm: LanguageModel,
+    configuration: Configuration,
+    data: UnlearningData,
+    output_dir: Path | None,
+    *,
+    seed: int,
+    progress: Progress | None,
+) -> LanguageModel:
+    _check_data(configuration, data)
+    _check_model(lm)
+    run = fingerprint([configuration.as_json(), configuration.recipe.name, lm.identity, seed, _texts(data)])
+    resume = False
+    if output_dir is not None:
+        writable_dir(output_dir)
+        (output_dir / MANIFEST).unlink(missing_ok=True)
+        resume = _claim_checkpoints(output_dir, run)
+    tuned = configuration.parametrization.prepare(lm, seed=seed)
+    rows = _rows(lm, configuration, data, seed)
+    objective = RecipeObjective(configuration.recipe, start=_start_model(lm, configuration))
+    result = run_training(
+        tuned,
+        objective,
+        rows,
+        _fitted(configuration.train, len(data.forget)),
+        output_dir=output_dir,
+        seed=seed,
+        resume=resume,
+        progress=progress,
+    )
+    tuned.model.eval()
+    if result.stopped:
+        _LOG.warning("%s stopped after %d steps: %s", configuration.recipe.name, result.steps, result.stopped)
+    if output_dir is not None:
+        write_artifact(
+            tuned, configuration, output_dir, base=lm.identity, training=_summary(tuned, result, seed)
+        )
+        shutil.rmtree(output_dir / "checkpoints", ignore_errors=True)
+    return tuned
+
+
+def _summary(tuned: LanguageModel, result: TrainResult, seed: int) -> dict[str, Any]:
+    trained = sum(p.numel() for p in tuned.model.parameters() if p.requires_grad)
+    return {
+        "seed": seed,
+        "steps": result.steps,
+        "seconds": round(result.seconds, 3),
+        "trainable_parameters": trained,
+        "stopped": result.stopped,
+        "last_step": result.history[-1] if result.history else None,
+    }
+
+
+def _fitted(settings: TrainSettings, num_forget: int) -> TrainSettings:
+    """Cap the batch at the number of forget rows, keeping the number of micro-batches a divisor."""
+    if settings.batch_size <= num_forget:
+        return settings
+    accumulation = max(d for d in range(1, settings.accumulation + 1) if num_forget % d == 0)
+    return replace(settings, batch_size=num_forget, accumulation=accumulation)
+
+
+def _start_model(lm: LanguageModel, configuration: Configuration) -> LanguageModel | None:
+    """Return the frozen start model where the objective needs its logits and no edit can be switched off."""
+    if "logits" not in needs_reference(configuration.recipe) or configuration.parametrization.starts_at_base:
+        return None
+    size = sum(p.numel() * p.element_size() for p in lm.model.parameters()) / 2**20
+    _LOG.warning(
+        "%s with %s fine-tuning compares with the start model at every step: one more forward a step, and the "
+        "start model (%.0f MiB) stays in memory; with lora the adapter is switched off instead.",
+        configuration.recipe.name,
+        configuration.parametrization.name,
+        size,
+    )
+    return lm
+
+
+def _rows(lm: LanguageModel, configuration: Configuration, data: UnlearningData, seed: int) -> TrainRows:
+    recipe = configuration.recipe
+    needs_logps = "logps" in needs_reference(recipe)
+    if recipe.answers == "refusal":
+        answers = refusal_answers(
+            len(data.forget), data.refusals, variants=configuration.train.epochs, seed=seed
+        )
+    else:
+        answers = [(_answer(row),) for row in data.forget]
+    flat = [(row, answer) for row, given in zip(data.forget, answers, strict=True) for answer in given]
+    encoded = iter(
+        encode_rows(lm, [row for row, _ in flat], [a for _, a in flat], reference=lm if needs_logps else None)
+    )
+    forget: list[tuple[Row, ...]] = [tuple(next(encoded) for _ in given) for given in answers]
+    retain: list[Row] = []
+    if recipe.retain is not None:
+        retain = encode_rows(lm, data.retain, [_answer(row) for row in data.retain])
+    return TrainRows(forget=forget, retain=retain)
+
+
+def _answer(row: Example) -> str:
+    if row.answer is None or (row.question is None and row.messages is None):
+        raise DataError(
+            f"Example {row.id!r} has no question with an answer; fine-tuning methods train on question-answer rows."
+        )
+    return row.answer
+
+
+def _texts(data: UnlearningData) -> list[Any]:
+    return [[[list(r.conversation), r.answer] for r in part] for part in (data.forget, data.retain)] + [
+        list(data.refusals)
+    ]
+
+
+def _check_data(configuration: Configuration, data: UnlearningData) -> None:
+    name = configuration.recipe.name
+    if not data.forget:
+        raise DataError(f"The forget set is empty, so {name} has nothing to unlearn.")
+    if configuration.recipe.retain is not None and not data.retain:
+        raise DataError(
+            f"{name} has a retain term and needs retain rows, but none were given; see `ga` or `npo`."
+        )
+    kept = {(row.conversation, _answer(row)): row.id for row in data.retain}
+    for row in data.forget:
+        other = kept.get((row.conversation, _answer(row)))
+        if other is not None:
+            raise DataError(
+                f"Forget row {row.id!r} equals retain row {other!r} ({row.conversation[-1].content[:60]!r}); "
+                "a row cannot be both forgotten and kept."
+            )
+
+
+def _check_model(lm: LanguageModel) -> None:
+    if lm.kind in ("edit", "suppression"):
+        raise ConfigError(
+            f"{lm.name} carries a {lm.kind} that fine-tuning would drop; fine-tune the model beneath it."
+        )
+
+
+def _claim_checkpoints(output_dir: Path, run: str) -> bool:
+    """Return whether checkpoints of the very same run are there; those of any other run go."""
+    checkpoints = output_dir / "checkpoints"
+    marker = checkpoints / "run.txt"
+    if marker.is_file() and marker.read_text(encoding="utf-8") == run:
+        return True
+    shutil.rmtree(checkpoints, ignore_errors=True)
+    checkpoints.mkdir(parents=True)
+    marker.write_text(run, encoding="utf-8")
+    return False
