@@ -157,8 +157,9 @@ class RecipeObjective:
         )
 
     def _value(self, name: str, answers: Answers, frozen: Tensor | None) -> Tensor:
-        if frozen is not None:
-            answers = replace(answers, reference_logits=frozen)
+        if TERMS[name].reference == "logits":
+            # A side without rows ran no reference forward: nothing compared with nothing is an exact 0.
+            answers = replace(answers, reference_logits=answers.logits.detach() if frozen is None else frozen)
         return TERMS[name].compute(answers, self.recipe)
 
     def _frozen_logits(self, lm: LanguageModel, batch: PairBatch) -> tuple[Tensor | None, Tensor | None]:
