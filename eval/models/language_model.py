@@ -306,5 +306,13 @@ def _identity(model: Any) -> str:
 
 
 _UNSTABLE_CONFIG = frozenset(
-    {"_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache", "_attn_implementation"}
+    {
+        "_attn_implementation",
+        "_name_or_path",
+        "architectures",  # None until a model is saved for the first time
+        "dtype",
+        "torch_dtype",
+        "transformers_version",
+        "use_cache",
+    }
 )
