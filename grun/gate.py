@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["LinearGate"]
+__all__ = ["LinearGate", "pooled_logits"]
 
 
 class LinearGate(nn.Module):
@@ -28,3 +28,21 @@ class LinearGate(nn.Module):
         """Return the gate logit of each hidden state ``(..., D)``, fp32, shape ``(..., 1)``."""
         hidden = hidden.float()
         return F.linear(F.rms_norm(hidden, hidden.shape[-1:]), self.weight, self.bias)
+
+
+def pooled_logits(logits: Tensor, rows: Tensor, num_rows: int) -> Tensor:
+    """Combine the gate logits of each row's edited tokens as if any of them could open the gate.
+
+    log sum exp: with one token a row it is that token's logit; with more, at least their maximum.
+
+    Args:
+        logits: Shape ``(M,)``.
+        rows: Row of each, shape ``(M,)``.
+        num_rows: ``B``.
+
+    Returns:
+        Shape ``(B,)``; ``-inf`` for a row without edited tokens.
+    """
+    peak = logits.new_full((num_rows,), -torch.inf).scatter_reduce(0, rows, logits.detach(), "amax")
+    total = logits.new_zeros(num_rows).index_add(0, rows, (logits - peak[rows]).exp())
+    return peak + total.log()

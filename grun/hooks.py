@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from grun.blocks import decoder_blocks
 from grun.config import Positions
+from grun.gate import pooled_logits
 
 __all__ = ["Activation", "activated", "install_hooks", "silenced"]
 
@@ -47,7 +48,7 @@ class Activation:
         self.edits = edits
         self.positions = positions
         self.gates: dict[nn.Module, Tensor] = {}
-        """Block to the gate logits of its last forward, with gradient: ``(B,)`` at the last prompt tokens."""
+        """Block to the gate logits of its last forward, with gradient: pooled over each row, shape ``(B,)``."""
         self._keeps_gates = keeps_gates
         self._ends = prompt_end if rows is None else torch.where(rows, prompt_end, 0)
         self._rows = rows
@@ -68,7 +69,7 @@ class Activation:
             return hidden
         out = edit(hidden[where])
         if self._keeps_gates:
-            self._record(block, hidden, where, out.latent[:, 0])
+            self._record(block, where[0], out.latent[:, 0], len(hidden))
         return hidden.index_put(where, out.output)
 
     def _expanded(self, values: Tensor, num_rows: int, device: torch.device) -> Tensor:
@@ -93,11 +94,8 @@ class Activation:
         rows, columns = wanted.nonzero(as_tuple=True)
         return rows, columns
 
-    def _record(self, block: nn.Module, hidden: Tensor, where: tuple[Tensor, Tensor], logits: Tensor) -> None:
-        ends = self._expanded(self._ends, len(hidden), hidden.device)
-        is_last = where[1] == ends[where[0]] - 1 - self._offset
-        empty = logits.new_full((len(hidden),), -torch.inf)
-        self.gates[block] = empty.index_put((where[0][is_last],), logits[is_last])
+    def _record(self, block: nn.Module, rows: Tensor, logits: Tensor, num_rows: int) -> None:
+        self.gates[block] = pooled_logits(logits, rows, num_rows)
 
 
 _ACTIVE: ContextVar[tuple[Activation, ...]] = ContextVar("grun_active", default=())

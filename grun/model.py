@@ -110,6 +110,10 @@ class EditedModel(LanguageModel):
             )
         )
 
+    def block(self, layer: int) -> nn.Module:
+        """Return an edited decoder block by its index."""
+        return list(self._by_block)[self.config.layers.index(layer)]
+
     def processors(self, prompts: Sequence[tuple[Message, ...]], prompt_length: int) -> list[Any]:
         """Return the base's logits processors: the edit needs none."""
         return self.base.processors(prompts, prompt_length)
@@ -165,24 +169,30 @@ class EditedModel(LanguageModel):
             for name, parameter in parameters.items():
                 parameter.requires_grad_(required[name])
 
-    def answer_and_gate_logits(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def answer_and_gate_logits(
+        self, batch: Batch, *, module: nn.Module | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Return answer logits and gate logits of one batch, with gradients where they are enabled.
 
+        Args:
+            batch: On any device.
+            module: What to call instead of ``self.model``; a data-parallel wrapper always runs the hooks.
+
         Returns:
-            Answer logits in the order of ``batch.targets``, shape ``(N, V)``, and gate logits at the last
-            prompt tokens, shape ``(L, B)``, fp32.
+            Answer logits in the order of ``batch.targets``, shape ``(N, V)``, and gate logits pooled
+            over each row's edited prompt tokens, shape ``(L, B)``, fp32.
         """
         batch = batch.to(self.device)
         mask = batch.predicting
         with selecting(lambda hidden: hidden[mask.to(hidden.device)]):
-            if self._session is not None:
+            if self._session is not None and not isinstance(module, nn.parallel.DistributedDataParallel):
                 with self.base.forward_context(batch.prompt_end):
                     out, gates = self._session.run(
                         batch.input_ids, batch.attention_mask, batch.prompt_end - 1
                     )
                 return out.logits, gates
             with self._forward_context(batch.prompt_end, keeps_gates=True) as activation:
-                out = self.model(
+                out = (module or self.model)(
                     input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
                 )
         if activation is None:

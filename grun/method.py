@@ -1,0 +1,114 @@
+"""GRUN as three `UnlearningMethod`s: ``grun-gd``, ``grun-idk`` and ``grun-npo``."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from eval.artifacts import writable_dir
+from eval.errors import ArtifactError
+from eval.models.language_model import LanguageModel
+from eval.types import Kind, Progress, UnlearningData, UnlearningMethod
+from grun.settings import check_overrides, settings_for
+
+__all__ = ["METHODS", "Grun"]
+
+FOLDER = "grun"
+"""Folder of the edit inside a method's output folder."""
+
+_SUMMARIES = {
+    "gd": "gated edit of hidden states, trained by bounded gradient ascent",
+    "idk": 'gated edit of hidden states, trained towards "I don\'t know" answers',
+    "npo": "gated edit of hidden states, trained by negative preference optimization",
+}
+
+
+@dataclass
+class Grun:
+    """One GRUN variant as an `UnlearningMethod`.
+
+    Args:
+        loss: ``gd``, ``idk`` or ``npo``.
+        overrides: Settings that differ from the preset (see `grun.settings.GrunSettings`).
+
+    Raises:
+        ConfigError: If a setting is not allowed.
+        UnknownNameError: If the preset is unknown.
+    """
+
+    loss: str
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    kind: Kind = "edit"
+    name: str = field(init=False)
+    summary: str = field(init=False)
+    paper: str = "arXiv:2502.17823"
+
+    def __post_init__(self) -> None:
+        self.name = f"grun-{self.loss}"
+        self.summary = _SUMMARIES[self.loss]
+        check_overrides(self.overrides)
+
+    def settings(self, target: LanguageModel) -> dict[str, Any]:
+        """Return the settings a run on ``target`` would use, preset included."""
+        from grun.blocks import decoder_blocks
+
+        num_blocks = len(decoder_blocks(target.model)[1])
+        return asdict(settings_for(self.loss, self.overrides, num_blocks=num_blocks))
+
+    def unlearn(
+        self,
+        target: LanguageModel,
+        data: UnlearningData,
+        output_dir: Path,
+        *,
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> LanguageModel:
+        """Train the edit and write it to ``output_dir/grun``; see `grun.training.train` and `UnlearningMethod`."""
+        from grun.training import train
+
+        output_dir = writable_dir(Path(output_dir))
+        edited = train(
+            target,
+            forget=data.forget,
+            retain=data.retain,
+            background=data.background,
+            refusals=data.refusals,
+            loss=self.loss,
+            overrides=self.overrides,
+            output_dir=output_dir,
+            seed=seed,
+            progress=progress,
+        )
+        edited.save(output_dir / FOLDER)
+        return edited
+
+    def load(self, target: LanguageModel, output_dir: Path) -> LanguageModel:
+        """Attach what `unlearn` wrote.
+
+        Raises:
+            ArtifactError: If it is missing, half-written, of another variant or of another base model.
+        """
+        from grun.model import attach
+
+        edited = attach(target, Path(output_dir) / FOLDER)
+        trained_with = edited.training.get("settings", {}).get("loss", self.loss)
+        if trained_with != self.loss:
+            raise ArtifactError(
+                f"{output_dir} holds an edit of grun-{trained_with}, not of {self.name}; load it with that method."
+            )
+        return edited
+
+
+def _method(loss: str, overrides: Mapping[str, Any]) -> UnlearningMethod:
+    return Grun(loss, dict(overrides))
+
+
+METHODS: Mapping[str, Callable[[Mapping[str, Any]], UnlearningMethod]] = MappingProxyType(
+    {f"grun-{loss}": functools.partial(_method, loss) for loss in _SUMMARIES}
+)
+"""Method name to a factory that takes a user's overrides."""
