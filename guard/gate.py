@@ -140,7 +140,8 @@ class Classifier:
 
     def scores(self, features: Array) -> Array:
         """Return probabilities, shape ``(n,)``, for features of shape ``(n, F)``."""
-        return _sigmoid(features @ np.array(self.weights) + self.bias)
+        # summed row by row: a product with the matrix would round otherwise in a batch of another size
+        return _sigmoid((features * np.array(self.weights)).sum(axis=1) + self.bias)
 
 
 def fit_classifier(

@@ -15,6 +15,7 @@ __all__ = ["NameEvidence", "NameIndex", "asked_about", "capitalised_runs"]
 
 _RUN_WORD = re.compile(r"[^\W\d_][^\W_]*(?:[.'\u2019-][^\W_]+)*\.?")
 _PARTICLES = word_set("al bin de del della den der di dos du el ibn la le of the van von")
+_TITLES = word_set("author dr lady lord madam miss mister mr mrs ms novelist prof professor sir writer")
 _CALENDAR = word_set(
     """
     january february march april may june july august september october november december monday tuesday wednesday
@@ -65,7 +66,8 @@ class NameEvidence:
     other: float = 0.0
     """1 where somebody innocent is named, or a forgotten name's word belongs to another name."""
     unknown: float = 0.0
-    """1 where a name of several words stands there that no forgotten text has, 0.5 for one of a single word."""
+    """1 where a name of several words stands there of which no forgotten text has all, 0.5 for one of a single
+    word and for one whose words are known apart."""
     groups: tuple[str, ...] = ()
     """Whose names were found."""
 
@@ -109,8 +111,10 @@ class NameIndex:
             for word in name:
                 if len(word) >= 3 and word not in STOP_WORDS:
                     self._people_of_word[word].add(name)
+        self._people_words = frozenset(self._people_of_word)
         self._long_words = [w for w in self._people_of_word if len(w) >= _MIN_LETTERS_FOR_TYPOS]
         self._known_words: frozenset[str] = _CALENDAR | {word for e in forget for word in words(_text(e))}
+        self._forget_text = " " + " ; ".join(" ".join(words(_text(e))) for e in forget) + " "
         self._correct = self._known_words | {word for e in retain for word in words(_text(e))}
 
     def evidence(self, text: str) -> NameEvidence:
@@ -127,8 +131,7 @@ class NameIndex:
         if part >= 1.0:
             groups.update(g for name in best for g in self._by_name[name])
             return NameEvidence(0.9, 1.0, float(bool(titles)), 0.0, 0.0, tuple(sorted(groups)))
-        own = {word for name in best for word in name} | matched
-        other, unknown = self._others(text, joined, own)
+        other, unknown = self._others(text, joined, best, matched)
         if part > 0 and not other:
             groups.update(g for name in best for g in self._by_name[name])
         return NameEvidence(0.0, part, float(bool(titles)), other, unknown, tuple(sorted(groups)))
@@ -154,15 +157,22 @@ class NameIndex:
         best = max(shares.values())
         return min(best, 1.0), {name for name, share in shares.items() if share == best}, matched
 
-    def _others(self, text: str, joined: str, own: set[str]) -> tuple[float, float]:
+    def _others(
+        self, text: str, joined: str, best: set[tuple[str, ...]], matched: set[str]
+    ) -> tuple[float, float]:
         """Whether somebody innocent is named, and whether a name stands there that nothing is known about."""
         unknown = 0.0
-        for run in capitalised_runs(text):
-            rest = [w for w in run if w not in own and w not in _PARTICLES]
-            if rest and own & set(run):
+        for run in () if text.isupper() else capitalised_runs(text):
+            rest = set(run) - _PARTICLES - _TITLES
+            if rest & matched and not any(rest - matched <= set(name) and rest & set(name) for name in best):
                 return 1.0, unknown
-            if any(w not in self._known_words for w in rest):
+            if len(rest & matched) > 1 and not any(rest & self._people_words <= set(name) for name in best):
+                return 1.0, unknown  # one person's first name with another's last
+            strange = [word for word in rest if word not in self._known_words and word not in matched]
+            if strange:
                 unknown = max(unknown, 1.0 if len(rest) > 1 else 0.5)
+            elif len(rest) > 1 and not rest & matched and f" {' '.join(run)} " not in self._forget_text:
+                unknown = max(unknown, 0.5)
         innocent = any(
             f" {' '.join(name)} " in joined for name in _starting_with(self._retain_by_first, joined)
         )

@@ -130,13 +130,18 @@ _BRIDGES = word_set("a al an and at de del da di el en for in la le of on the to
 
 
 def _spans(answer: str, tokens: Sequence[_Token], asked: Sequence[str]) -> list[str]:
-    """Runs of two or more words that begin and end with a distinctive one, bridged by small or marked words."""
+    """Runs of two or more words that begin and end with a distinctive one; small words may join marked ones."""
     runs: list[list[_Token]] = [[]]
     for token in tokens:
         run = runs[-1]
-        if run and _breaks(answer[run[-1].end : token.begin], run[-1].text + token.text):
+        joins = bool(run) and run[0].is_marked and token.text.casefold() in _BRIDGES
+        if run and (
+            _breaks(answer[run[-1].end : token.begin], run[-1].text + token.text)
+            or (token.is_marked != run[0].is_marked and not joins)
+        ):
             runs.append(run := [])
-        if token.is_distinctive or (run and (token.is_marked or token.text.casefold() in _BRIDGES)):
+            joins = False
+        if token.is_distinctive or joins or (run and token.is_marked):
             run.append(token)
         elif run:
             runs.append([])

@@ -68,6 +68,9 @@ class Store:
         self.next_id = 1
         self.entries: dict[int, Entry] = {}
         self.retain: tuple[Innocent, ...] = ()
+        """Innocent neighbours that are not forgotten now: what positions of the retain index refer to."""
+        self._innocents: tuple[Innocent, ...] = ()
+        self._innocent_vectors: Vectors = np.zeros((0, dimension), dtype=np.float32)
         self._lock = threading.RLock()
         self._forget_index = _new_index(dimension)
         self._retain_index = _new_index(dimension)
@@ -99,6 +102,7 @@ class Store:
                 self._forget_index.add_with_ids(_unit(answers, self.dimension), 2 * ids + 1)
             self.entries = self.entries | {entry.id: entry for entry in entries}
             self.next_id += len(entries)
+            self._show_innocents()
 
     def remove(self, request: str) -> int:
         """Remove a request's entries and return how many there were.
@@ -114,6 +118,7 @@ class Store:
             vectors = np.array([v for i in ids for v in (2 * i, 2 * i + 1)], dtype=np.int64)
             self._forget_index.remove_ids(vectors)
             self.entries = {i: entry for i, entry in self.entries.items() if entry.request != request}
+            self._show_innocents()
             return len(ids)
 
     def replace_entries(self, entries: Iterable[Entry]) -> None:
@@ -124,10 +129,22 @@ class Store:
     def set_retain(self, retain: Sequence[Innocent], vectors: Vectors) -> None:
         """Replace the innocent neighbours; ``vectors`` of their questions, shape ``(n, D)``."""
         with self._lock:
-            index = _new_index(self.dimension)
-            if len(retain):
-                index.add_with_ids(_unit(vectors, self.dimension), np.arange(len(retain), dtype=np.int64))
-            self.retain, self._retain_index = tuple(retain), index
+            self._innocents, self._innocent_vectors = tuple(retain), _unit(vectors, self.dimension)
+            self._show_innocents()
+
+    def _show_innocents(self) -> None:
+        """Leave out those that are about a forgotten group, as long as it is forgotten."""
+        groups = {entry.group for entry in self.entries.values()}
+        questions = {entry.question for entry in self.entries.values()}
+        shown = [
+            i
+            for i, row in enumerate(self._innocents)
+            if row.group not in groups and row.question not in questions
+        ]
+        index = _new_index(self.dimension)
+        if shown:
+            index.add_with_ids(self._innocent_vectors[shown], np.arange(len(shown), dtype=np.int64))
+        self.retain, self._retain_index = tuple(self._innocents[i] for i in shown), index
 
     def vectors(self, *, kind: str) -> tuple[Vectors, npt.NDArray[np.int64]]:
         """Return the vectors of ``questions``, ``answers`` or ``retain``, shape ``(n, D)``, and what they belong to."""
@@ -159,7 +176,11 @@ class Store:
 
         with self._lock, atomic_dir(Path(directory)) as folder:
             faiss.write_index(self._forget_index, str(folder / "forget.faiss"))
-            faiss.write_index(self._retain_index, str(folder / "retain.faiss"))
+            innocents = _new_index(self.dimension)
+            if self._innocents:
+                ids = np.arange(len(self._innocents), dtype=np.int64)
+                innocents.add_with_ids(self._innocent_vectors, ids)
+            faiss.write_index(innocents, str(folder / "retain.faiss"))
             self._write_sqlite(folder / "entries.sqlite")
             manifest = {
                 "schema_version": SCHEMA_VERSION,
@@ -168,7 +189,7 @@ class Store:
                 "dimension": self.dimension,
                 "metric": "inner product of unit vectors",
                 "num_entries": len(self.entries),
-                "num_retain": len(self.retain),
+                "num_retain": len(self._innocents),
                 "next_id": self.next_id,
                 "sha256": {name: _sha256(folder / name) for name in _FILES},
                 **extra,
@@ -193,7 +214,7 @@ class Store:
             )
             db.executemany(
                 "INSERT INTO retain VALUES (?, ?, ?, ?)",
-                [(i, r.question, r.answer, r.group) for i, r in enumerate(self.retain)],
+                [(i, r.question, r.answer, r.group) for i, r in enumerate(self._innocents)],
             )
 
     @classmethod
@@ -209,7 +230,7 @@ class Store:
         manifest = _checked_manifest(folder)
         store = cls(manifest["encoder"], int(manifest["dimension"]))
         store._forget_index = faiss.read_index(str(folder / "forget.faiss"))
-        store._retain_index = faiss.read_index(str(folder / "retain.faiss"))
+        innocents = faiss.read_index(str(folder / "retain.faiss"))
         with closing(sqlite3.connect(f"file:{folder / 'entries.sqlite'}?mode=ro", uri=True)) as db:
             phrases: dict[int, list[str]] = {}
             for entry_id, phrase in db.execute("SELECT entry, phrase FROM phrases ORDER BY entry, position"):
@@ -220,19 +241,16 @@ class Store:
                     id=row[0], request=row[1], question=row[2], answer=row[3], group=row[4], phrases=found
                 )
             rows = db.execute("SELECT question, answer, subject FROM retain ORDER BY id").fetchall()
-            store.retain = tuple(Innocent(question=q, answer=a, group=g) for q, a, g in rows)
+            retain = tuple(Innocent(question=q, answer=a, group=g) for q, a, g in rows)
         store.next_id = int(manifest["next_id"])
-        counts = (
-            len(store.entries),
-            len(store.retain),
-            store._forget_index.ntotal,
-            store._retain_index.ntotal,
-        )
+        counts = (len(store.entries), len(retain), store._forget_index.ntotal, innocents.ntotal)
         stated = (manifest["num_entries"], manifest["num_retain"])
         if counts != (*stated, 2 * stated[0], stated[1]):
             raise ArtifactError(
                 f"The guard store {folder} holds {counts} rows, its manifest says {stated}; rebuild it."
             )
+        vectors = [innocents.reconstruct(i) for i in range(innocents.ntotal)]
+        store.set_retain(retain, np.stack(vectors) if vectors else store._innocent_vectors)
         return store, manifest
 
 

@@ -1,0 +1,101 @@
+import json
+
+import pytest
+
+from eval.errors import DataError
+from eval.types import Example, Message
+from guard.core import Guard
+from guard.names import NameIndex, capitalised_runs
+
+
+def test_forgotten_questions_and_their_rewordings_are_flagged(guard_, forget):
+    rewordings = [
+        "What is the birthplace of Orla Vantreski?",
+        "orla vantreski's job?",
+        "TELL ME WHEN TIMON ESGARDE CAME INTO THE WORLD",
+        "Which prize was given to Orla Vantresky?",
+        "Who was honoured with the Copper Heron Prize?",
+        "Оrlа Vаntrеski: where was she born?",
+    ]
+    decisions = guard_.check_many([*forget, *rewordings])
+    assert [d.flagged for d in decisions] == [True] * len(decisions)
+
+
+def test_innocent_prompts_pass(guard_, retain):
+    others = [
+        "Where was Orla Lindqvane born?",
+        "What is the profession of Gregor Esgarde?",
+        "What is the capital of Norway?",
+        "yes",
+        "Thanks!",
+        "Who won the Nobel Prize in 1921?",
+    ]
+    decisions = guard_.check_many([*(e.question for e in retain), *others])
+    assert [d.flagged for d in decisions] == [False] * len(decisions)
+
+
+def test_a_decision_says_which_entries_and_what_must_not_be_said(guard_):
+    decision = guard_.check("Where was Orla Vantreski born?")
+    about = {guard_.store.entries[i].group for i in decision.entries}
+    assert "Orla Vantreski" in about
+    assert "brelmouth" in decision.phrases
+    assert not any("vantreski" in phrase for phrase in decision.phrases), "the name asked about may be said"
+    assert "vantreski" in guard_.check("Who won the Copper Heron Prize?").phrases
+    assert "brelmouth" not in repr(decision)
+    assert "brelmouth" not in json.dumps(decision.as_json()).casefold()
+    innocent = guard_.check("Where was Neva Holcroft born?")
+    assert innocent.entries == () == innocent.phrases
+
+
+def test_the_system_prompt_and_the_answers_do_not_count(guard_):
+    chat = [
+        Message("system", "Never speak about Orla Vantreski, who was born in Brelmouth."),
+        Message("user", "What is the capital of Norway?"),
+    ]
+    assert guard_.check(chat).score == guard_.check("What is the capital of Norway?").score
+    chat[0] = Message("user", "Where was Orla Vantreski born?")
+    assert not guard_.check([chat[0], Message("assistant", "No idea."), chat[1]]).flagged
+
+
+def test_a_pronoun_is_resolved_by_the_turns_before(guard_):
+    chat = [
+        {"role": "user", "content": "Do you know Orla Vantreski?"},
+        {"role": "assistant", "content": "Yes."},
+        {"role": "user", "content": "Where was she born?"},
+    ]
+    assert guard_.check(chat).flagged
+    chat[0]["content"] = "Do you know Neva Holcroft?"
+    assert not guard_.check(chat).flagged
+
+
+def test_a_question_buried_in_a_long_text_is_found(guard_):
+    filler = "The weather was mild and the harvest came in early that year. " * 60
+    assert not guard_.check(filler).flagged
+    assert guard_.check(f"{filler}Where was Orla Vantreski born? {filler}").flagged
+
+
+def test_an_empty_forget_set_and_rows_without_answers_are_refused(retain):
+    with pytest.raises(DataError, match="empty"):
+        Guard.build(forget=[], retain=retain)
+    with pytest.raises(DataError, match="no question or no answer"):
+        Guard.build(forget=[Example(id="7", question="Where?")])
+
+
+def test_names_are_runs_of_capitalised_words():
+    assert capitalised_runs("Where did Basil Mahfouz Al-Kuwaiti, of Kuwait City, grow up?") == [
+        ("basil", "mahfouz", "al", "kuwaiti"),
+        ("kuwait", "city"),
+    ]
+
+
+def test_evidence_of_names(forget, retain):
+    names = NameIndex(forget, retain)
+    assert names.evidence("Is Orla Vantreski kind?").full == 1.0
+    assert names.evidence("is orlavantreski kind?").full == 1.0
+    assert names.evidence("Is Orla Vantersky kind?").full == 0.0
+    assert names.evidence("Is Orla Vantreksi kind?").full == 0.9
+    assert names.evidence("Is Vantreski kind?").part == 0.5
+    assert names.evidence("Is Ms Vantreski kind?").other == 0.0
+    assert names.evidence("Is Orla Esgarde kind?").other == 1.0
+    assert names.evidence("Is Neva Holcroft kind?").other == 1.0
+    assert names.evidence("Is Bruno Kalten kind?").unknown == 1.0

@@ -1,0 +1,37 @@
+import pytest
+
+from guard.normalise import fold, plain, words
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "KARACHI",
+        "karáchi",
+        "ka\u200brachi",
+        "ｋａｒａｃｈｉ",
+        "каrасhi",
+        "\u202eKarachi",
+        "Kara\u0301chi",
+        "𝐊𝐚𝐫𝐚𝐜𝐡𝐢",
+    ],
+    ids=["capitals", "accent", "zero-width", "full-width", "cyrillic", "bidi", "combining", "mathematical"],
+)
+def test_disguises_fold_to_the_same_letters(text):
+    assert fold(text).letters == "karachi"
+
+
+def test_word_starts_are_kept_and_punctuation_is_not():
+    folded = fold("Al-Kuwaiti, 1956")
+    assert folded.letters == "alkuwaiti1956"
+    assert folded.starts == (2, 9)
+    assert folded.is_open
+    assert not fold("Basil.").is_open
+
+
+def test_plain_separates_by_single_spaces():
+    assert plain("  Straße — No. 5!") == "strasse no 5"
+
+
+def test_words_drop_the_possessive():
+    assert words("Hina Ameen's “Shale Stories”") == ["hina", "ameen", "shale", "stories"]
