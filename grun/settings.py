@@ -18,18 +18,18 @@ ForgetLoss = Literal["gd", "idk", "npo"]
 PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "paper": {"layers": PAPER_LAYERS, "learning_rate": 4e-3, "epochs": 40, "batch_size": 16},
-        "shallow": {"layers": (0, 1), "learning_rate": 3e-2, "epochs": 20, "batch_size": 32},
+        "scratch": {"layers": (0, 1), "learning_rate": 3e-2, "epochs": 20, "batch_size": 32},
     }
 )
 """Layer choice and schedule by name.
 
-``paper``: blocks 20, 25 and 31 of 32, scaled to the depth. ``shallow``: the first two blocks. The output of the last
+``paper``: blocks 20, 25 and 31 of 32, scaled to the depth. ``scratch``: the first two blocks. The output of the last
 block at the prompt's end reaches the first answer token only, so a model of a few blocks must be edited early enough
 that later answer tokens can still attend to the edit.
 """
 
 SHALLOW_BLOCKS = 8
-"""Models with at most so many blocks get ``shallow`` where no preset is named."""
+"""Models with at most so many blocks get ``scratch`` where no preset is named."""
 
 _BY_LOSS: Mapping[str, Mapping[str, Any]] = MappingProxyType({"gd": {}, "idk": {}, "npo": {}})
 """What a loss needs beside its preset; tuned on seed 1 of the embedded benchmark."""
@@ -137,8 +137,8 @@ def settings_for(loss: str, overrides: Mapping[str, Any] | None = None, *, num_b
         UnknownNameError: If the preset is unknown.
     """
     values = check_overrides(overrides or {})
-    preset = values.pop("preset", "shallow" if num_blocks <= SHALLOW_BLOCKS else "paper")
+    preset = values.pop("preset", "scratch" if num_blocks <= SHALLOW_BLOCKS else "paper")
     shape = dict(PRESETS[preset])
-    if preset == "shallow":
+    if preset == "scratch":
         shape["layers"] = tuple(layer for layer in shape["layers"] if layer < num_blocks)
     return GrunSettings(**({"preset": preset, "loss": loss} | shape | dict(_BY_LOSS.get(loss, {})) | values))

@@ -121,8 +121,8 @@ def test_bad_settings_are_refused():
         METHODS["grun-gd"]({"rank": "many"})
     with pytest.raises(ConfigError, match="rank is 0"):
         METHODS["grun-gd"]({"rank": 0})
-    with pytest.raises(UnknownNameError, match="Did you mean 'shallow'"):
-        METHODS["grun-gd"]({"preset": "shalow"})
+    with pytest.raises(UnknownNameError, match="Did you mean 'scratch'"):
+        METHODS["grun-gd"]({"preset": "scrach"})
     with pytest.raises(ConfigError, match="Unknown GRUN loss"):
         settings_for("ga", num_blocks=4)
 
@@ -136,7 +136,7 @@ def test_text_from_a_command_line_is_converted():
 
 def test_presets_follow_the_depth():
     assert settings_for("npo", num_blocks=32).preset == "paper"
-    assert settings_for("npo", num_blocks=3).preset == "shallow"
+    assert settings_for("npo", num_blocks=3).preset == "scratch"
     assert settings_for("npo", num_blocks=1).layers == (0,)
     assert settings_for("npo", {"preset": "paper"}, num_blocks=3).layers[-1] == 1.0
 
