@@ -202,6 +202,10 @@ class UnlearningMethod(Protocol):
     paper: str
     """Where it comes from, such as an arXiv number."""
 
+    def settings(self, target: LanguageModel) -> Mapping[str, Any]:
+        """Return every setting a run on ``target`` would use, for the report."""
+        ...
+
     def unlearn(
         self,
         target: LanguageModel,

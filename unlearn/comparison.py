@@ -221,9 +221,8 @@ class _Run:
                 paper=method.paper,
                 seconds=cost.seconds,
                 peak_memory_mb=cost.peak_memory_mb,
-                trainable_parameters=getattr(lm, "trainable_parameters", None),
-                settings=dict(getattr(method, "settings", None) or overrides),
-                notes=list(getattr(lm, "notes", ())),
+                trainable_parameters=lm.trainable_parameters,
+                settings=dict(method.settings(self.target)),
                 artifact=name,
             )
             finished = self._evaluate(name, lm, info, directory, key)
@@ -273,7 +272,7 @@ class _Run:
         order = [n for n in ("target", "oracle", *self.settings.methods) if n in self.finished]
         runs = [self.finished[name].info for name in order]
         results = {name: self.finished[name].results for name in order}
-        notes = list(self.benchmark.notes)
+        notes: list[str] = []
         if self.reference is None:
             notes.append(
                 "Forget quality is null: no oracle and no --reference log was given to compare with."

@@ -78,7 +78,6 @@ def evaluate_one(
             results=results,
             logs={"model": evaluation.log},
             examples=benchmark.splits["forget"],
-            notes=benchmark.notes,
         ),
     )
     write_json(output_dir / "environment.json", report.environment)

@@ -41,6 +41,7 @@ BENCHMARKS: Registry[Loader] = Registry(
         "jsonl": "eval.data.jsonl:load",
     },
 )
+"""Family name to loader."""
 
 
 def load_benchmark(

@@ -82,6 +82,13 @@ class LanguageModel:
         return self._identity
 
     @property
+    def trainable_parameters(self) -> int:
+        """Parameters a method trained to make this model: none unless weights or an adapter were trained."""
+        if self.kind != "weights":
+            return 0
+        return sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+
+    @property
     def eos_ids(self) -> tuple[int, ...]:
         """Token ids that end a generation."""
         configured = getattr(self.model.generation_config, "eos_token_id", None)
