@@ -26,6 +26,7 @@ from finetune_baselines.training import TrainResult, TrainRows, TrainSettings, r
 __all__ = ["METHODS", "FineTuning", "train"]
 
 _LOG = logging.getLogger(__name__)
+_WITH_ARTICLE = {"edit": "an edit", "suppression": "a filter"}
 
 
 def train(
@@ -264,9 +265,9 @@ def _check_data(configuration: Configuration, data: UnlearningData) -> None:
         raise DataError(
             f"{name} has a retain term and needs retain rows, but none were given; see `ga` or `npo`."
         )
-    kept = {(row.conversation, _answer(row)): row.id for row in data.retain}
+    kept = {(_answer(row), row.conversation): row.id for row in data.retain}
     for row in data.forget:
-        other = kept.get((row.conversation, _answer(row)))
+        other = kept.get((_answer(row), row.conversation))
         if other is not None:
             raise DataError(
                 f"Forget row {row.id!r} equals retain row {other!r} ({row.conversation[-1].content[:60]!r}); "
@@ -275,9 +276,9 @@ def _check_data(configuration: Configuration, data: UnlearningData) -> None:
 
 
 def _check_model(lm: LanguageModel) -> None:
-    if lm.kind in ("edit", "suppression"):
+    if lm.kind in _WITH_ARTICLE:
         raise ConfigError(
-            f"{lm.name} carries a {lm.kind} that fine-tuning would drop; fine-tune the model beneath it."
+            f"{lm.name} carries {_WITH_ARTICLE[lm.kind]} that fine-tuning would drop; fine-tune the model beneath it."
         )
 
 

@@ -61,7 +61,9 @@ def test_npo_is_two_over_beta_log_one_plus_ratio_to_the_beta(beta):
     """-log sigmoid(-x) = log(1 + e^x), with e^x = (pi / pi_ref)^beta."""
     policy, reference = _logps(6, seed=1), _logps(6, seed=2)
     ratio = (policy - reference).exp() ** beta
-    assert npo_loss(policy, reference, beta=beta).item() == pytest.approx((2 / beta * (1 + ratio).log().mean()).item())
+    assert npo_loss(policy, reference, beta=beta).item() == pytest.approx(
+        (2 / beta * (1 + ratio).log().mean()).item()
+    )
 
 
 @pytest.mark.parametrize("beta", BETAS)

@@ -44,7 +44,9 @@ def test_terms_at_the_start_model_have_their_known_values(tiny_lm, examples):
         "npo-kl": {"forget_npo": npo, "retain_kl": 0.0},
     }
     for name, values in expected.items():
-        assert _value(tiny_lm, batch, RECIPES[name], start=tiny_lm) == pytest.approx(values, rel=1e-5, abs=1e-6), name
+        assert _value(tiny_lm, batch, RECIPES[name], start=tiny_lm) == pytest.approx(
+            values, rel=1e-5, abs=1e-6
+        ), name
 
 
 def test_weights_multiply_their_terms(tiny_lm, examples):
@@ -72,7 +74,9 @@ def test_the_prompt_gets_no_gradient_of_its_own(tiny_lm, examples):
     so the number of scored positions is the number of answer tokens, end of sequence included."""
     batch = _batch(tiny_lm, examples)
     scored = tiny_lm.answer_logits(batch.both).shape[0]
-    answers = sum(len(row.answer_ids) for row in tiny_lm.encode(examples[:5], [e.answer for e in examples[:5]]))
+    answers = sum(
+        len(row.answer_ids) for row in tiny_lm.encode(examples[:5], [e.answer for e in examples[:5]])
+    )
     assert scored == answers == batch.num_forget_tokens + batch.num_retain_tokens
 
 
@@ -90,7 +94,9 @@ def test_halves_weighted_by_their_share_sum_to_the_whole(tiny_lm, examples):
     parts = [
         collate_pairs(
             tiny_lm,
-            encode_rows(tiny_lm, examples[i : i + 2], [e.answer for e in examples[i : i + 2]], reference=tiny_lm),
+            encode_rows(
+                tiny_lm, examples[i : i + 2], [e.answer for e in examples[i : i + 2]], reference=tiny_lm
+            ),
             encode_rows(tiny_lm, examples[i + 4 : i + 6], [e.answer for e in examples[i + 4 : i + 6]]),
         )
         for i in (0, 2)
@@ -110,7 +116,8 @@ def test_halves_weighted_by_their_share_sum_to_the_whole(tiny_lm, examples):
         for term, unit in objective.units.items():
             total = size[unit](whole)
             got = sum(
-                objective(tiny_lm, part, tiny_lm.model)[term].item() * size[unit](part) / total for part in parts
+                objective(tiny_lm, part, tiny_lm.model)[term].item() * size[unit](part) / total
+                for part in parts
             )
             assert got == pytest.approx(expected[term], rel=1e-4)
 

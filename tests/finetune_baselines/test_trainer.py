@@ -68,7 +68,9 @@ def test_accumulated_micro_batches_equal_one_big_batch(tiny_lm, examples, recipe
     # SGD-like comparison is impossible through AdamW's signs at near-zero gradients; one step, then the gradients'
     # effect on the loss history is what must agree.
     _, whole = _train(tiny_lm, longer, recipe, settings, rows=rows)
-    _, parts = _train(tiny_lm, longer, recipe, replace(settings, accumulation=accumulation), start=start, rows=rows)
+    _, parts = _train(
+        tiny_lm, longer, recipe, replace(settings, accumulation=accumulation), start=start, rows=rows
+    )
     assert whole.steps == parts.steps == 3
     for one, other in zip(whole.history, parts.history, strict=True):
         assert one["terms"] == pytest.approx(other["terms"], rel=1e-4)
@@ -152,7 +154,11 @@ def test_a_nan_term_is_named_and_the_state_before_it_kept(tiny_lm, examples, tmp
     from safetensors.torch import load_file
 
     kept = load_file(tmp_path / "checkpoints" / "checkpoint-2" / "trainable.safetensors")
-    assert all(torch.equal(kept[f"model.{name}"], value) for name, value in seen[2].items() if f"model.{name}" in kept)
+    assert all(
+        torch.equal(kept[f"model.{name}"], value)
+        for name, value in seen[2].items()
+        if f"model.{name}" in kept
+    )
     assert len(kept) == len(seen[2])
 
 
@@ -184,13 +190,17 @@ def test_nothing_global_changes(tiny_lm, examples, capsys):
     frozen.requires_grad_(False)
     torch.manual_seed(7)
     random.seed(7)
-    before = torch.random.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()
-    level = transformers.utils.logging.get_verbosity(), logging.getLogger("transformers").level, logging.root.level
+    before = torch.random.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()  # noqa: NPY002
+    level = (
+        transformers.utils.logging.get_verbosity(),
+        logging.getLogger("transformers").level,
+        logging.root.level,
+    )
     kept = frozen.detach().clone()
     _train(tiny_lm, examples)
     assert torch.equal(before[0], torch.random.get_rng_state())
     assert before[1] == random.getstate()
-    assert (before[2] == np.random.get_state()[1]).all()
+    assert (before[2] == np.random.get_state()[1]).all()  # noqa: NPY002
     assert level == (
         transformers.utils.logging.get_verbosity(),
         logging.getLogger("transformers").level,
@@ -224,7 +234,9 @@ def test_only_the_given_module_is_trained(tiny_lm, examples):
 def test_gradient_checkpointing_trains_to_the_same_weights(tiny_lm, examples):
     start = _state(tiny_lm.model)
     plain, _ = _train(tiny_lm, examples)
-    checked, _ = _train(tiny_lm, examples, start=start, settings=replace(SETTINGS, gradient_checkpointing=True))
+    checked, _ = _train(
+        tiny_lm, examples, start=start, settings=replace(SETTINGS, gradient_checkpointing=True)
+    )
     assert _close(plain, checked, atol=1e-5)
 
 
@@ -239,7 +251,9 @@ def test_alternatives_are_taken_by_epoch(tiny_lm, examples):
         seen.add(tuple(batch.forget.targets.tolist()))
         return {"ce": lm.answer_logits(batch.both, module=module).logsumexp(-1).mean()}
 
-    run_training(tiny_lm, objective, TrainRows(forget=[alternatives]), replace(SETTINGS, epochs=12, batch_size=1))
+    run_training(
+        tiny_lm, objective, TrainRows(forget=[alternatives]), replace(SETTINGS, epochs=12, batch_size=1)
+    )
     assert len(seen) == 3
 
 
