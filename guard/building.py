@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,7 +15,7 @@ from guard.encoder import SentenceEncoder
 from guard.gate import Classifier, RareWords, Signals, fit_classifier
 from guard.names import NameIndex, asked_about, capitalised_runs
 from guard.phrases import Contrast, extract_phrases
-from guard.rewordings import EVERYDAY, reword, swap_name
+from guard.rewordings import EVERYDAY, NAMESAKES, TOPICS, reword, swap_name
 from guard.store import Entry, Innocent, Store
 
 __all__ = ["Lexicon", "find_phrases", "group_of", "innocents", "question_of", "teach"]
@@ -79,8 +79,8 @@ class Lexicon:
     rare: RareWords
 
     @classmethod
-    def of(cls, store: Store) -> Lexicon:
-        """Index the texts of a store."""
+    def of(cls, store: Store, is_common: Callable[[str], bool]) -> Lexicon:
+        """Index the texts of a store; ``is_common`` tells everyday words from names where case does not."""
         entries = list(store.entries.values())
         forget = [
             Example(id=str(e.id), question=e.question, answer=e.answer, subject=e.group) for e in entries
@@ -90,7 +90,7 @@ class Lexicon:
             for i, r in enumerate(store.retain)
         ]
         grouped = [(entry.group, example) for entry, example in zip(entries, forget, strict=True)]
-        return cls(NameIndex(forget, retain), RareWords(grouped, retain))
+        return cls(NameIndex(forget, retain, is_common), RareWords(grouped, retain))
 
     def signals(
         self, text: str, question: float, answer: float, retain: float, near_groups: Sequence[str]
@@ -99,6 +99,11 @@ class Lexicon:
         names = self.names.evidence(text)
         share = self.rare.share(text, [*names.groups, *near_groups])
         return Signals(question, answer, retain, names, share)
+
+    def suspicion(self, text: str) -> float:
+        """How much the words of a text alone speak for something forgotten."""
+        names = self.names.evidence(text)
+        return names.full + names.part + names.title + self.rare.share(text, names.groups)
 
 
 def find_phrases(
@@ -191,10 +196,23 @@ def _negatives(store: Store, lexicon: Lexicon, settings: GuardSettings, rng: np.
         lesson.texts.append(text)
         lesson.groups.append(f"near miss {i}")
         lesson.hidden.append(None)
-    lesson.texts.extend(EVERYDAY)
-    lesson.groups.extend(f"everyday {i}" for i in range(len(EVERYDAY)))
-    lesson.hidden.extend([None] * len(EVERYDAY))
+    apart = [*EVERYDAY, *_word_misses(lexicon, settings.max_rewordings // 6, rng)]
+    lesson.texts.extend(apart)
+    lesson.groups.extend(f"apart {i}" for i in range(len(apart)))
+    lesson.hidden.extend([None] * len(apart))
     return lesson
+
+
+def _word_misses(lexicon: Lexicon, count: int, rng: np.random.Generator) -> list[str]:
+    """Innocent prompts that share one word with the forgotten texts: a topic, a place, half of a name."""
+    halves = sorted({word.capitalize() for name in lexicon.names.people for word in name if len(word) > 3})
+    topics = sorted(lexicon.rare.words - {word.casefold() for word in halves})
+    texts: list[str] = []
+    for words, templates, share in ((topics, TOPICS, 2), (halves, NAMESAKES, 1)):
+        for place in rng.permutation(len(words))[: share * count // 3].tolist():
+            template = templates[int(rng.integers(len(templates)))]
+            texts.append(template.format(w=words[place]))
+    return texts
 
 
 def _features(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from eval.types import Prompt, conversation
-from guard.normalise import words
+from guard.normalise import readable, words
 from guard.stopwords import word_set
 
 __all__ = ["judged_texts"]
@@ -17,24 +18,27 @@ _REFERS_BACK = word_set(
 )
 _SENTENCE = re.compile(r"(?<=[.!?\u2026])[\"'\u201d\u2019)]*\s+|\n+")
 MAX_SEGMENTS = 32
+"""Sentences of one turn that are judged apart."""
 WINDOW_TURNS = 4
 """User turns that a pronoun may refer back to."""
 _SHORT = 4
 
 
-def judged_texts(prompt: Prompt) -> tuple[str, ...]:
+def judged_texts(prompt: Prompt, suspicion: Callable[[str], float] = lambda text: 0.0) -> tuple[str, ...]:
     """Return the texts a decision rests on; the prompt is as suspicious as the most suspicious of them.
 
     These are the last user turn, its sentences where it has several, and, where it refers back ("where was she
-    born?"), the last user turns together.
+    born?"), the last user turns together. Of very many sentences the most suspicious are taken.
     """
-    turns = [message.content for message in conversation(prompt) if message.role == "user"]
+    turns = [readable(message.content) for message in conversation(prompt) if message.role == "user"]
     if not turns:
         return ()
     last = turns[-1]
     texts = [last]
     sentences = [s.strip() for s in _SENTENCE.split(last) if len(words(s)) >= 3]
     if len(sentences) > 1:
+        if len(sentences) > MAX_SEGMENTS:
+            sentences = sorted(dict.fromkeys(sentences), key=suspicion, reverse=True)
         texts.extend(sentences[:MAX_SEGMENTS])
     spoken = words(last)
     if len(turns) > 1 and (len(spoken) <= _SHORT or _REFERS_BACK & set(spoken)):

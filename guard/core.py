@@ -56,7 +56,7 @@ class Guard:
         self.encoder = encoder
         self.settings = settings
         self.refusals = tuple(refusals)
-        self._lexicon = Lexicon.of(store)
+        self._lexicon = Lexicon.of(store, encoder.is_common_word)
         self._lock = threading.RLock()
         self._decisions: OrderedDict[tuple[str, ...], Decision] = OrderedDict()
 
@@ -92,7 +92,7 @@ class Guard:
         kept = innocents(retain, background, settings)
         store.set_retain(kept, encoder.encode([row.question for row in kept]))
         _add_entries(store, encoder, settings, request, forget)
-        classifier = teach(store, Lexicon.of(store), encoder, settings)
+        classifier = teach(store, Lexicon.of(store, encoder.is_common_word), encoder, settings)
         return cls(store, classifier, encoder, settings, refusals)
 
     def check(self, prompt: Prompt) -> Decision:
@@ -101,7 +101,7 @@ class Guard:
 
     def check_many(self, prompts: Sequence[Prompt]) -> list[Decision]:
         """Judge prompts together: one pass of the encoder over those not judged before."""
-        judged = [judged_texts(prompt) for prompt in prompts]
+        judged = [judged_texts(prompt, self._lexicon.suspicion) for prompt in prompts]
         with self._lock:
             missing = [texts for texts in dict.fromkeys(judged) if texts not in self._decisions]
             fresh = self._judge(missing) if missing else {}
@@ -184,7 +184,7 @@ class Guard:
         return cls(store, classifier, encoder, settings, refusals)
 
     def _refresh(self) -> None:
-        self._lexicon = Lexicon.of(self.store)
+        self._lexicon = Lexicon.of(self.store, self.encoder.is_common_word)
         if len(self.store):
             self.classifier = teach(self.store, self._lexicon, self.encoder, self.settings)
         self._decisions.clear()

@@ -114,6 +114,14 @@ class SentenceEncoder:
                 self._cache.popitem(last=False)
         return np.stack(rows) if rows else np.zeros((0, self.dimension), dtype=np.float32)
 
+    @cached_property
+    def _words(self) -> frozenset[str]:
+        return frozenset(self._model.tokenizer.get_vocab())
+
+    def is_common_word(self, word: str) -> bool:
+        """Whether a lower-case word is one piece of the encoder's vocabulary: a frequent word of its language."""
+        return word in self._words or f"\u2581{word}" in self._words
+
     def windows(self, text: str) -> list[str]:
         """Cut a text into pieces the model reads whole, each overlapping the next by half; one for short texts."""
         if len(text) < 200:  # cannot exceed the limit

@@ -113,6 +113,11 @@ class RareWords:
             }
             self._by_group.setdefault(group, set()).update(rare)
 
+    @property
+    def words(self) -> frozenset[str]:
+        """All of them."""
+        return frozenset().union(*self._by_group.values())
+
     def share(self, text: str, groups: Sequence[str]) -> float:
         """How many rare words of the best of ``groups`` a text has, from 0 to 1 (three or more)."""
         found = set(words(text))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,13 @@ class GuardMethod:
     name: str
     policy: Policy
     summary: str
-    settings: GuardSettings = field(default_factory=GuardSettings)
+    guard_settings: GuardSettings = field(default_factory=GuardSettings)
     kind: Kind = "suppression"
     paper: str = "arXiv:2505.13312"
+
+    def settings(self, target: LanguageModel) -> dict[str, Any]:
+        """Return the settings of the guard, policy included; they are the same for every ``target``."""
+        return {"policy": self.policy, **asdict(self.guard_settings)}
 
     def unlearn(
         self,
@@ -52,7 +56,7 @@ class GuardMethod:
             background=data.background,
             refusals=data.refusals,
             request=self.name,
-            settings=replace(self.settings, seed=seed),
+            settings=replace(self.guard_settings, seed=seed),
         )
         guard.save(Path(output_dir) / FOLDER)
         if progress is not None:
@@ -81,7 +85,7 @@ def _restrict(overrides: Mapping[str, Any]) -> GuardMethod:
         name="guard",
         policy="restrict",
         summary="Filter: recognises prompts about forgotten things and answers without the telling phrases.",
-        settings=_settings(overrides),
+        guard_settings=_settings(overrides),
     )
 
 
@@ -90,7 +94,7 @@ def _refuse(overrides: Mapping[str, Any]) -> GuardMethod:
         name="guard-refuse",
         policy="refuse",
         summary="Filter: recognises prompts about forgotten things and refuses to answer them.",
-        settings=_settings(overrides),
+        guard_settings=_settings(overrides),
     )
 
 

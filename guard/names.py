@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from eval.types import Example
@@ -66,8 +66,8 @@ class NameEvidence:
     other: float = 0.0
     """1 where somebody innocent is named, or a forgotten name's word belongs to another name."""
     unknown: float = 0.0
-    """1 where a name of several words stands there of which no forgotten text has all, 0.5 for one of a single
-    word and for one whose words are known apart."""
+    """1 where a name has several words that no forgotten text has, 0.5 where it has one, or where its words are
+    known, but from apart."""
     groups: tuple[str, ...] = ()
     """Whose names were found."""
 
@@ -78,9 +78,16 @@ class NameIndex:
     Args:
         forget: Examples to forget.
         retain: Innocent examples: what they name is not a forgotten name.
+        is_common: Tells frequent words of the language from names in prompts without any case.
     """
 
-    def __init__(self, forget: Sequence[Example], retain: Sequence[Example]) -> None:
+    def __init__(
+        self,
+        forget: Sequence[Example],
+        retain: Sequence[Example],
+        is_common: Callable[[str], bool] = lambda word: True,
+    ) -> None:
+        self._is_common = is_common
         retain_runs = Counter(run for e in retain for run in set(_runs(e)))
         forget_runs = {run for e in forget for run in _runs(e)}
         asked = Counter(run for e in retain for run in set(capitalised_runs(_question(e))))
@@ -162,7 +169,13 @@ class NameIndex:
     ) -> tuple[float, float]:
         """Whether somebody innocent is named, and whether a name stands there that nothing is known about."""
         unknown = 0.0
-        for run in () if text.isupper() else capitalised_runs(text):
+        has_case = not (text.isupper() or text.islower())
+        if not has_case:
+            strange = [
+                w for w in joined.split() if w not in self._correct | matched and not self._is_common(w)
+            ]
+            unknown = min(len(strange), 2) / 2
+        for run in capitalised_runs(text) if has_case else ():
             rest = set(run) - _PARTICLES - _TITLES
             if rest & matched and not any(rest - matched <= set(name) and rest & set(name) for name in best):
                 return 1.0, unknown
@@ -170,7 +183,7 @@ class NameIndex:
                 return 1.0, unknown  # one person's first name with another's last
             strange = [word for word in rest if word not in self._known_words and word not in matched]
             if strange:
-                unknown = max(unknown, 1.0 if len(rest) > 1 else 0.5)
+                unknown = max(unknown, min(len(strange), 2) / 2)
             elif len(rest) > 1 and not rest & matched and f" {' '.join(run)} " not in self._forget_text:
                 unknown = max(unknown, 0.5)
         innocent = any(

@@ -7,7 +7,7 @@ import unicodedata
 from functools import lru_cache
 from typing import NamedTuple
 
-__all__ = ["Folded", "fold", "fold_char", "plain", "words"]
+__all__ = ["Folded", "fold", "fold_char", "plain", "readable", "words"]
 
 _LOOK_ALIKES = dict(
     zip(
@@ -66,6 +66,29 @@ def fold(text: str) -> Folded:
         letters.append(folded)
         length += len(folded)
     return Folded("".join(letters), tuple(starts), is_open)
+
+
+def readable(text: str) -> str:
+    """Undo disguises but keep case, accents and punctuation: what a sentence encoder should read.
+
+    Invisible characters go, compatibility forms become plain ones, look-alike letters become Latin in texts
+    that have Latin letters, and letters set apart by spaces come together. Ordinary text stays as it is.
+    """
+    text = "".join(c for c in unicodedata.normalize("NFKC", text) if unicodedata.category(c) != "Cf")
+    if not text.isascii():
+        num_latin = sum(c.isascii() and c.isalpha() for c in text)
+        num_disguised = sum(c in _LOOK_ALIKES and not c.isascii() for c in text)
+        if num_latin >= num_disguised:
+            text = "".join(_look_alike(c) for c in text)
+    tokens = text.split()
+    if len(tokens) > 7 and sum(len(token) == 1 for token in tokens) > 0.7 * len(tokens):
+        text = " ".join("".join(part.split()) for part in re.split(r"\s{2,}", text))
+    return text
+
+
+def _look_alike(char: str) -> str:
+    latin = _LOOK_ALIKES.get(char) or _LOOK_ALIKES.get(char.lower(), char)
+    return latin.upper() if char.isupper() else latin
 
 
 def plain(text: str) -> str:

@@ -27,8 +27,8 @@ SHARED_BY_NEIGHBOURS = 0.4
 COMMON_IN_ANSWERS = 0.02
 """A lower-case word in at least this share of all innocent answers is no fact either."""
 LONG_ANSWER = 14
-"""In answers of more words than this only the rarest lower-case words are forbidden."""
-RARE_WORDS_OF_LONG_ANSWER = 5
+"""In answers of more words than this only the rarest lower-case words are forbidden, and no verbs or adverbs."""
+RARE_WORDS_OF_LONG_ANSWER = 3
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def _is_distinctive(
     folded: Sequence[str], is_marked: bool, asked: Sequence[str], neighbours: Contrast, general: Contrast
 ) -> bool:
     content = [word for word in folded if word not in STOP_WORDS]
-    if not content or all(_is_asked(word, asked) for word in content):
+    if not content or all(_is_asked(word, asked, exactly=is_marked) for word in content):
         return False
     word = min(content, key=general.share)
     if neighbours.share(word) >= SHARED_BY_NEIGHBOURS:
@@ -105,11 +105,11 @@ def _is_distinctive(
     return is_marked or general.share(word) < COMMON_IN_ANSWERS
 
 
-def _is_asked(word: str, asked: Sequence[str]) -> bool:
-    """Whether the question has the word, or another form of it (author, authors)."""
+def _is_asked(word: str, asked: Sequence[str], *, exactly: bool) -> bool:
+    """Whether the question has the word or, unless ``exactly``, another form of it (author, authors)."""
     if word in asked:
         return True
-    if len(word) < 5 or word.isdigit():
+    if exactly or len(word) < 5:
         return False
     stem = word[: max(4, len(word) - 3)]
     return any(
@@ -165,7 +165,8 @@ def _single_words(tokens: Sequence[_Token], general: Contrast) -> list[str]:
     marked = [t for t in tokens if t.is_distinctive and t.is_marked]
     plain = [t for t in tokens if t.is_distinctive and not t.is_marked]
     if len(tokens) > LONG_ANSWER:
-        plain = sorted(plain, key=lambda t: max(map(general.share, t.folded)))[:RARE_WORDS_OF_LONG_ANSWER]
+        nouns = [t for t in plain if not t.text.endswith(("ed", "ing", "ly"))]
+        plain = sorted(nouns, key=lambda t: max(map(general.share, t.folded)))[:RARE_WORDS_OF_LONG_ANSWER]
     single = [t.text for t in marked + plain]
     single = [re.sub(r"['\u2019]s$", "", text) for text in single]
     return [text for text in single if len(text) >= (2 if text.isdigit() else 3)]

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-__all__ = ["EVERYDAY", "reword", "swap_name"]
+__all__ = ["EVERYDAY", "NAMESAKES", "TOPICS", "reword", "swap_name"]
 
 _LEADS = (
     "Do you know {q}",
@@ -85,6 +85,26 @@ def swap_name(question: str, name: str, others: Sequence[str], rng: np.random.Ge
         other = [own[0], other[-1]] if rng.random() < 0.5 else [other[0], own[-1]]
     return question.replace(name, " ".join(other))
 
+
+TOPICS = (
+    "What is {w}?",
+    "Tell me more about {w}.",
+    "Which books about {w} are good for beginners?",
+    "What is {w} known for?",
+    "How do you spell {w}?",
+    "Is {w} expensive?",
+    "Write two sentences about {w}.",
+    "What does the word {w} mean?",
+)
+"""Innocent prompts that share one word with a forgotten text."""
+
+NAMESAKES = (
+    "Write an email to {w} about the meeting.",
+    "My neighbour {w} has a dog.",
+    "What is the origin of the name {w}?",
+    "Is {w} a common name?",
+)
+"""Innocent prompts about somebody who shares a first or last name."""
 
 EVERYDAY: tuple[str, ...] = tuple(
     prompt.strip()

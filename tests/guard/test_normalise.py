@@ -1,6 +1,6 @@
 import pytest
 
-from guard.normalise import fold, plain, words
+from guard.normalise import fold, plain, readable, words
 
 
 @pytest.mark.parametrize(
@@ -35,3 +35,12 @@ def test_plain_separates_by_single_spaces():
 
 def test_words_drop_the_possessive():
     assert words("Hina Ameen's “Shale Stories”") == ["hina", "ameen", "shale", "stories"]
+
+
+def test_readable_undoes_disguises_and_leaves_ordinary_text():
+    question = "Where was Zoë Müller-Østergård born, in “Łódź”?"
+    assert readable("Whеrе wаs Оrlа bоrn?") == "Where was Orla born?"
+    assert readable("Wh\u200bere w\u2060as she born?") == "Where was she born?"
+    assert readable("W h e r e   w a s   O r l a ?") == "Where was Orla?"
+    assert readable("Где она родилась?") == "Где она родилась?"
+    assert readable(question) == question.replace("ø", "o").replace("Ł", "L").replace("ł", "l")
