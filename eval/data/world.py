@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import zlib
 from collections.abc import Iterable, Sequence
 
@@ -134,7 +135,7 @@ def _spread(rows: Sequence[Example], count: int) -> tuple[Example, ...]:
     edges = np.linspace(0, len(rows), max(count, 0) + 1).astype(int)
     return tuple(
         min(rows[start:stop], key=lambda row: zlib.crc32(row.id.encode()))
-        for start, stop in zip(edges, edges[1:], strict=False)
+        for start, stop in itertools.pairwise(edges)
     )
 
 
@@ -203,8 +204,9 @@ def _attack_shaped(world: World, people: Sequence[Person]) -> tuple[Example, ...
             name = shapes[(person.index + 2 * turn) % len(shapes)]
             trait = named[kind_index]
             row = _row(world, person, trait, _MAIN)
-            wrong = _wrong_values(world, person, trait, name, row.key_spans)
-            options = rng.permutation([person.fact(trait), *wrong[:2]])
+            facts = dict.fromkeys(people[i].fact(trait) for i in rng.permutation(len(people))[:20])
+            wrong = [fact for fact in facts if fact != person.fact(trait)][:2]
+            options = rng.permutation([person.fact(trait), *wrong])
             rows.append(_attack(row, name, person, ", ".join(str(option) for option in options)))
     return tuple(rows)
 

@@ -189,6 +189,15 @@ def _start(model: str | LanguageModel, benchmark: Benchmark, seed: int) -> _Star
     return _Start(lm.name, identity, fresh)
 
 
+def _entry(start: _Start, benchmark: Benchmark, settings: PrepareSettings) -> str:
+    """Name of the cache entry: readable, and different for everything that would train other weights."""
+    key = fingerprint(
+        {"recipe": RECIPE, "model": start.identity, "settings": settings, "rows": _rows(benchmark)}
+    )
+    safe_name = "".join(c if c.isalnum() else "-" for c in benchmark.name)[:40]
+    return f"{safe_name}-{key[:20]}"
+
+
 def _rows(benchmark: Benchmark) -> dict[str, list[tuple[object, ...]]]:
     """Everything about the rows that training can see, for the cache key."""
     parts = {
