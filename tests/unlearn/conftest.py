@@ -44,7 +44,14 @@ class Project:
 
     @property
     def flags(self) -> tuple[str, ...]:
-        return ("--model", str(self.model), "--benchmark", f"jsonl:{self.forget}", "--retain-file", str(self.retain))
+        return (
+            "--model",
+            str(self.model),
+            "--benchmark",
+            f"jsonl:{self.forget}",
+            "--retain-file",
+            str(self.retain),
+        )
 
 
 def write_rows(path: Path, rows: list[Example]) -> Path:

@@ -31,9 +31,13 @@ def test_unknown_command(run):
 
 
 def test_unknown_benchmark_and_split(run, project, tmp_path):
-    _refused(run("compare", "--benchmark", "wrold:forget05"), "Unknown benchmark 'wrold'", "Did you mean 'world'")
+    _refused(
+        run("compare", "--benchmark", "wrold:forget05"), "Unknown benchmark 'wrold'", "Did you mean 'world'"
+    )
     _refused(run("compare", "--benchmark", "world:forget7"), "Unknown split", "forget05")
-    _refused(run("evaluate", "--benchmark", "tofu:frget01", "--data-dir", tmp_path), "Unknown split", "forget01")
+    _refused(
+        run("evaluate", "--benchmark", "tofu:frget01", "--data-dir", tmp_path), "Unknown split", "forget01"
+    )
 
 
 def test_unknown_setting(run, project, tmp_path):
@@ -65,13 +69,17 @@ def test_empty_forget_set(run, project):
 
 
 def test_forget_and_retain_share_rows(run, project):
-    project.retain.write_text(project.retain.read_text() + project.forget.read_text().splitlines()[0].replace('"0"', '"x"'))
+    project.retain.write_text(
+        project.retain.read_text() + project.forget.read_text().splitlines()[0].replace('"0"', '"x"')
+    )
     _refused(run("compare", *project.flags), "share rows", "'0'", "'x'")
 
 
 def test_output_folder_that_cannot_be_written(run, project, tmp_path):
     (tmp_path / "file").write_text("in the way")
-    _refused(run("compare", *project.flags, "--output-dir", tmp_path / "file" / "run"), "cannot be written to")
+    _refused(
+        run("compare", *project.flags, "--output-dir", tmp_path / "file" / "run"), "cannot be written to"
+    )
     assert (tmp_path / "file").read_text() == "in the way"
 
 
@@ -103,7 +111,11 @@ def test_python_dash_m_in_such_a_folder(tmp_path):
     (tmp_path / "eval").mkdir()
     (tmp_path / "eval" / "__init__.py").touch()
     ran = subprocess.run(
-        [sys.executable, "-m", "unlearn", "benchmarks"], cwd=tmp_path, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "unlearn", "benchmarks"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert ran.returncode == 2
     assert ran.stderr.startswith("Error: The folder 'eval'")
@@ -118,7 +130,9 @@ def _artifact(run, project, method, folder):
 @pytest.mark.parametrize(("method", "flag"), [("grun-gd", "--grun"), ("guard", "--guard")])
 def test_half_written_artifact(run, project, tmp_path, method, flag):
     artifact = _artifact(run, project, method, tmp_path / "run")
-    files = sorted(path for path in artifact.rglob("*") if path.suffix in (".safetensors", ".faiss", ".index"))
+    files = sorted(
+        path for path in artifact.rglob("*") if path.suffix in (".safetensors", ".faiss", ".index")
+    )
     assert files
     files[0].write_bytes(files[0].read_bytes()[:40])
     _refused(run("evaluate", *project.flags, flag, artifact, "--output-dir", tmp_path / "out"))

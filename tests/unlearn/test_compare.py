@@ -46,7 +46,13 @@ def test_every_aggregate_can_be_recomputed(run, compared):
     results = json.loads(ran.out)["results"]["graddiff"]
     again = run("metrics", "recompute", folder / "graddiff", "--reference", folder / "oracle")
     recomputed = json.loads(again.out)
-    for name in ("forget_Q_A_Prob", "forget_Q_A_ROUGE", "forget_truth_ratio", "forget_quality", "extraction_strength"):
+    for name in (
+        "forget_Q_A_Prob",
+        "forget_Q_A_ROUGE",
+        "forget_truth_ratio",
+        "forget_quality",
+        "extraction_strength",
+    ):
         assert recomputed[name] == pytest.approx(results[name]["value"], rel=1e-9)
 
 

@@ -53,7 +53,12 @@ class _LazyGroup(click.Group):
 
 
 @click.command(
-    cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+    cls=_LazyGroup,
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 110,
+        "auto_envvar_prefix": "UNLEARN",
+    },
 )
 @click.version_option(package_name="unlearn-toolkit", prog_name="unlearn")
 def cli() -> None:
