@@ -22,7 +22,7 @@ from eval.metrics.utility import UTILITY_TERMS, harmonic_mean
 from eval.report.open_unlearning import EvalLog, item_values, items
 from eval.types import MetricResult
 
-__all__ = ["NO_REFERENCE", "aggregate", "check_reference"]
+__all__ = ["NO_REFERENCE", "aggregate", "check_reference", "check_rows"]
 
 Array = npt.NDArray[np.float64]
 
@@ -201,19 +201,33 @@ def _privacy_leakage(log: EvalLog, own: MetricResult, reference: EvalLog | None,
     )
 
 
+_FORGET_METRICS = ("forget_truth_ratio", "forget_Q_A_Prob", "forget_Q_A_ROUGE")
+
+
+def check_rows(num_forget: int, reference: EvalLog) -> None:
+    """Refuse a reference log of another number of forget rows.
+
+    Raises:
+        DataError: If its number of rows is not ``num_forget``.
+    """
+    for name in _FORGET_METRICS:
+        other = len(items(reference.get(name)))
+        if other and other != num_forget:
+            raise DataError(
+                f"The reference log has {other} forget rows ({name}) where this evaluation has {num_forget}: they "
+                "are of different forget splits; give the retain model's log of the same split."
+            )
+
+
 def check_reference(log: EvalLog, reference: EvalLog) -> None:
     """Refuse a reference log whose forget rows are not the log's: another number, or other gold answers.
 
     Raises:
         DataError: If they differ; the sentence gives both.
     """
-    for name in ("forget_truth_ratio", "forget_Q_A_Prob", "forget_Q_A_ROUGE"):
-        own, other = items(log.get(name)), items(reference.get(name))
-        if own and other and len(own) != len(other):
-            raise DataError(
-                f"The reference log has {len(other)} forget rows and this one {len(own)} ({name}): they are of "
-                "different forget splits; give the retain model's log of the same split."
-            )
+    own_rows = next((len(rows) for name in _FORGET_METRICS if (rows := items(log.get(name)))), 0)
+    if own_rows:
+        check_rows(own_rows, reference)
     own_texts = [item.get("ground_truth") for item in items(log.get("forget_Q_A_ROUGE"))]
     other_texts = [item.get("ground_truth") for item in items(reference.get("forget_Q_A_ROUGE"))]
     if not own_texts or len(own_texts) != len(other_texts) or None in own_texts or None in other_texts:

@@ -12,18 +12,19 @@ _INVISIBLE = re.compile(
     "[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff\u3164\uffa0\U000e0000-\U000e007f]"
 )
 _WORD = re.compile(r"\w+")
+_POSSESSIVE = re.compile(r"(?<=\w)['’]s\b")
 
 
 def normalise_words(text: str) -> list[str]:
     """Return the words of a text as leak matching compares them.
 
     Compatibility forms are folded (NFKC), invisible and direction marks removed, accents and case dropped,
-    apostrophes closed up; everything else that is neither letter nor digit separates words.
+    possessive 's cut off and other apostrophes closed up; everything else that is neither letter nor digit separates words.
     """
     text = _INVISIBLE.sub("", unicodedata.normalize("NFKC", _INVISIBLE.sub("", text)))
     text = unicodedata.normalize("NFKD", text.casefold())
     text = "".join(char for char in text if not unicodedata.combining(char))
-    return _WORD.findall(text.replace("'", "").replace("’", "").replace("_", " "))
+    return _WORD.findall(_POSSESSIVE.sub("", text).replace("'", "").replace("’", "").replace("_", " "))
 
 
 def leaked_spans(text: str, spans: Sequence[str], *, question: str = "") -> tuple[str, ...]:
