@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 import json
-import logging
 import math
-import random
+import os
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import Dataset, SequentialSampler
 from transformers.trainer_callback import PrinterCallback
-from transformers.trainer_utils import get_last_checkpoint
-from transformers.utils import logging as hf_logging
 
 from eval.data.pairing import Pair, RandomPairs, draw
 from eval.errors import ArtifactError, ConfigError
 from eval.models.language_model import LanguageModel
 from eval.types import Progress
 from finetune_baselines.batches import PairBatch, Row, collate_pairs
+from finetune_baselines.isolation import globals_kept, only_trainable
 from finetune_baselines.training import (
     Objective,
     TrainingDivergedError,
@@ -40,6 +37,7 @@ from finetune_baselines.training import (
 __all__ = ["UnlearningTrainer", "train"]
 
 WEIGHTS = "trainable.safetensors"
+STATE = "trainer_state.json"
 UNITS = ("forget_rows", "forget_tokens", "retain_rows", "retain_tokens")
 
 
@@ -197,11 +195,11 @@ class UnlearningTrainer(transformers.Trainer):  # type: ignore[misc]  # its type
         super()._maybe_log_save_evaluate(*arguments, **options)
 
     def _record(self, learning_rate: float | None) -> None:
-        terms, self._terms = self._terms, {}
+        terms, self._terms = self._over_processes(self._terms), {}
         step = self.state.global_step
         dataset = self.train_dataset
         assert isinstance(dataset, PairDataset)
-        seen = min(step * self.settings.batch_size * self.accelerator.num_processes, len(dataset))
+        seen = min(step * self.settings.batch_size, len(dataset))
         entry = {
             "step": step,
             "epoch": round(seen / len(dataset.rows.forget), 4),
@@ -220,6 +218,12 @@ class UnlearningTrainer(transformers.Trainer):  # type: ignore[misc]  # its type
         if should_stop is not None:
             self.stopped = should_stop(terms)
             self.control.should_training_stop = self.control.should_training_stop or self.stopped is not None
+
+    def _over_processes(self, terms: dict[str, float]) -> dict[str, float]:
+        if self.accelerator.num_processes == 1:
+            return terms
+        values = torch.tensor(list(terms.values()), dtype=torch.float32, device=self.args.device)
+        return dict(zip(terms, self.accelerator.reduce(values, "mean").tolist(), strict=True))
 
     def _diverged(self, what: str) -> TrainingDivergedError:
         step = self.state.global_step
@@ -274,12 +278,19 @@ def _arguments(
     seed: int,
     keeps_checkpoints: bool,
 ) -> transformers.TrainingArguments:
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    micro_batch, rest = divmod(settings.batch_size, settings.accumulation * processes)
+    if rest:
+        raise ConfigError(
+            f"batch_size {settings.batch_size} cannot be shared by {processes} processes with accumulation "
+            f"{settings.accumulation}; choose a multiple of {settings.accumulation * processes}."
+        )
     warmup = settings.warmup_epochs / settings.epochs
     saves = keeps_checkpoints and settings.save_steps is not None
     arguments = transformers.TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=1,
-        per_device_train_batch_size=settings.batch_size // settings.accumulation,
+        per_device_train_batch_size=micro_batch,
         gradient_accumulation_steps=settings.accumulation,
         learning_rate=settings.learning_rate,
         weight_decay=settings.weight_decay,
@@ -305,43 +316,6 @@ def _arguments(
     return arguments
 
 
-@contextmanager
-def _globals_kept() -> Iterator[None]:
-    """Give back what the Trainer changes for the whole process: random states and the library's log level."""
-    python, numpy, level = random.getstate(), np.random.get_state(), hf_logging.get_verbosity()  # noqa: NPY002
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
-    library = logging.getLogger("transformers")
-    own_level = library.level
-    try:
-        with torch.random.fork_rng(devices=devices):
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)  # noqa: NPY002
-        hf_logging.set_verbosity(level)
-        library.setLevel(own_level)
-
-
-@contextmanager
-def _only_trainable(model: nn.Module, trainable: nn.Module) -> Iterator[None]:
-    """Freeze all of ``model`` but ``trainable`` inside the block; flags come back, gradients go."""
-    flags = {id(p): p.requires_grad for m in (model, trainable) for p in m.parameters()}
-    modes = [(m, m.training) for root in (model, trainable) for m in root.modules()]
-    inner = {id(p) for p in trainable.parameters()}
-    try:
-        if trainable is not model:
-            for parameter in model.parameters():
-                parameter.requires_grad_(id(parameter) in inner and flags[id(parameter)])
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-        for root in (model, trainable):
-            for parameter in root.parameters():
-                parameter.requires_grad_(flags[id(parameter)])
-                parameter.grad = None
-
-
 def train(
     lm: LanguageModel,
     objective: Objective,
@@ -360,14 +334,14 @@ def train(
     if not any(p.requires_grad for p in module.parameters()):
         raise ConfigError("No parameter of the model requires gradients, so there is nothing to train.")
     with ExitStack() as stack:
-        stack.enter_context(_globals_kept())
-        stack.enter_context(_only_trainable(lm.model, module))
+        stack.enter_context(globals_kept())
+        stack.enter_context(only_trainable(lm.model, module))
         if output_dir is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         else:
             folder = output_dir / "checkpoints"
             folder.mkdir(parents=True, exist_ok=True)
-        checkpoint = get_last_checkpoint(str(folder)) if resume else None
+        checkpoint = _last_checkpoint(folder) if resume else None
         metrics = None if output_dir is None else output_dir / "metrics.jsonl"
         if settings.gradient_checkpointing:
             lm.model.activation_checkpointing_enable({"use_reentrant": False})
@@ -392,6 +366,16 @@ def train(
             history=tuple(trainer.history),
             stopped=trainer.stopped,
         )
+
+
+def _last_checkpoint(folder: Path) -> str | None:
+    """Return the newest complete checkpoint; its state file is written last, so half-written ones lack it."""
+    complete = [
+        path
+        for path in folder.glob("checkpoint-*")
+        if all((path / name).is_file() for name in (WEIGHTS, STATE))
+    ]
+    return str(max(complete, key=lambda path: _step_of(str(path)))) if complete else None
 
 
 def _step_of(checkpoint: str | None) -> int:

@@ -50,7 +50,7 @@ class TrainSettings:
     epochs: int = 10
     """Passes over the forget rows."""
     batch_size: int = 32
-    """Forget rows of one optimizer step on one process (partners come on top)."""
+    """Forget rows of one optimizer step, over all processes (partners come on top)."""
     accumulation: int = 1
     """Micro-batches a step is cut into; the result equals that of one big batch."""
     retain_per_forget: int = 1
