@@ -160,7 +160,7 @@ def train(
             _rows(lm, settings, forget, kept, refusals, seed),
             TrainSettings(
                 learning_rate=settings.learning_rate,
-                epochs=settings.epochs,
+                epochs=settings.passes(len(forget)),
                 batch_size=min(settings.batch_size, len(forget)),
                 retain_per_forget=settings.retain_per_forget,
                 weight_decay=0.0,
@@ -194,7 +194,7 @@ def _rows(
     seed: int,
 ) -> TrainRows:
     if settings.loss == "idk":
-        answers = refusal_answers(len(forget), refusals, variants=settings.epochs, seed=seed)
+        answers = refusal_answers(len(forget), refusals, variants=settings.passes(len(forget)), seed=seed)
     else:
         answers = [(str(row.answer),) for row in forget]
     flat = [(row, answer) for row, given in zip(forget, answers, strict=True) for answer in given]

@@ -13,7 +13,7 @@ from grun.method import METHODS
 from grun.model import new_edit
 from grun.settings import settings_for
 
-FAST = {"epochs": 6, "batch_size": 4, "gate_fit_steps": 200}
+FAST = {"epochs": 6, "min_steps": 1, "batch_size": 4, "gate_fit_steps": 200}
 
 
 @pytest.fixture
