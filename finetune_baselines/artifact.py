@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["MANIFEST", "read_artifact", "write_artifact"]
 
 MANIFEST = "finetune.json"
+"""File that says which method, base model and settings an artifact belongs to."""
 VERSION = 1
 
 

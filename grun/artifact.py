@@ -19,7 +19,9 @@ from grun.config import GrunConfig
 __all__ = ["CONFIG_FILE", "TENSORS_FILE", "Artifact", "read_artifact", "write_artifact"]
 
 CONFIG_FILE = "grun_config.json"
+"""Shape, base model and training of an edit."""
 TENSORS_FILE = "grun.safetensors"
+"""The edit's parameters."""
 _FORMAT = "grun"
 _SCHEMA_VERSION = 1
 

@@ -11,7 +11,9 @@ from eval.errors import ArtifactError, ConfigError
 __all__ = ["PAPER_LAYERS", "GateKind", "GrunConfig", "Positions", "resolve_layers"]
 
 GateKind = Literal["linear"]
+"""Kinds of gate."""
 Positions = Literal["last_prompt", "prompt", "all"]
+"""Where an edit may apply."""
 
 PAPER_LAYERS = (20 / 31, 25 / 31, 1.0)
 """The paper's blocks 20, 25 and 31 of 32 (arXiv:2502.17823) as fractions of the depth."""

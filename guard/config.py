@@ -15,6 +15,7 @@ Policy = Literal["restrict", "refuse", "monitor"]
 noted."""
 
 POLICIES: tuple[str, ...] = get_args(Policy)
+"""Names of the policies."""
 
 
 def check_policy(policy: str) -> Policy:
@@ -40,9 +41,9 @@ class GuardSettings:
     """Sentence encoder, by hub name or local folder."""
     false_positive_rate: float = 0.005
     """Share of held-out innocent prompts the gate may flag: the threshold is calibrated to it; in (0, 0.5)."""
-    max_retain: int = 600
-    """Innocent examples the gate keeps as neighbours and learns from; at least 0."""
-    max_rewordings: int = 240
+    max_retain: int = 480
+    """Retain examples the gate keeps as neighbours and learns from, and half as many background ones; at least 0."""
+    max_rewordings: int = 180
     """Rule-made rewordings of forget questions the classifier learns from, and as many of innocent ones."""
     num_neighbours: int = 16
     """Nearest retain answers an answer is contrasted with when its phrases are extracted; at least 1."""

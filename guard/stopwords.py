@@ -32,3 +32,4 @@ STOP_WORDS = word_set(
     within without work works would year years yes yet you your yours
     """
 )
+"""Words too common to be a phrase on their own."""

@@ -30,7 +30,7 @@ def documented(tree: ast.Module) -> dict[str, bool]:
             names[node.target.id] = has_doc
         elif isinstance(node, (ast.Import, ast.ImportFrom)):
             names.update({(a.asname or a.name).split(".")[0]: True for a in node.names})
-        elif isinstance(node, (ast.If, ast.Try)):
+        elif isinstance(node, (ast.If, ast.Try, ast.With)):
             names.update(documented(ast.Module(body=node.body, type_ignores=[])))
     return names
 

@@ -44,7 +44,13 @@ def metrics() -> list[str]:
     from eval.metrics import METRICS_INFO
 
     rows = [[name, info.measures, info.direction] for name, info in METRICS_INFO.items()]
-    return ["## Metrics", "", "`unlearn metrics explain NAME` says more.", "", *table(["name", "measures", "better"], rows)]
+    return [
+        "## Metrics",
+        "",
+        "`unlearn metrics explain NAME` says more.",
+        "",
+        *table(["name", "measures", "better"], rows),
+    ]
 
 
 def benchmarks() -> list[str]:
@@ -72,7 +78,9 @@ def api() -> list[str]:
         for public in sorted(module.__all__):
             thing = getattr(module, public)
             if inspect.isclass(thing) or inspect.isfunction(thing):
-                out += [f"- **`{public}{signature(thing) if inspect.isfunction(thing) else ''}`**: {first_line(thing)}"]
+                out += [
+                    f"- **`{public}{signature(thing) if inspect.isfunction(thing) else ''}`**: {first_line(thing)}"
+                ]
         out.append("")
     return out
 

@@ -34,20 +34,27 @@ def _pairs(text: str) -> tuple[tuple[str, str], ...]:
 FIRST_STEMS = _listed(
     "Al|Bren|Cor|Dae|El|Fen|Gwil|Hes|Il|Jor|Kel|Lys|Mav|Nim|Or|Pel|Quin|Rov|Sev|Tam|Ul|Ver|Wyn|Yl|Zor"
 )
+"""Beginnings of first names."""
 FIRST_ENDINGS = _listed("adra|anno|dric|eth|iane|isk|ka|linde|mir|nessa|ovan|raya|ric|sola|ven")
+"""Endings of first names."""
 LAST_STEMS = _listed(
     "Abra|Bick|Cald|Dorn|Ember|Farr|Gant|Hollo|Inger|Jass|Karn|Lomb|Merri|Nold|Ost|Pend|Quill|Rusk|Stell|"
     "Thorn|Ulver|Vance|Whist|Yarr|Zell"
 )
+"""Beginnings of family names."""
 LAST_ENDINGS = _listed(
     "aby|acott|arde|ascoe|bane|combe|dale|enko|farrow|garth|holm|ingle|kova|low|mere|nick|otte|quist|rand|sby|"
     "tane|vick|wright|yard"
 )
+"""Endings of family names."""
 TOWN_STEMS = _listed(
     "Ard|Bel|Cray|Dun|Ever|Fal|Gris|Hal|Ist|Kirr|Lun|Mor|Nor|Ol|Pra|Ril|Sarn|Tor|Und|Vel|Wen|Yor"
 )
+"""Beginnings of invented towns."""
 TOWN_ENDINGS = _listed("avik|bury|cross|dova|ester|fell|gate|haven|issa|mouth|orra|port|stead|vale")
+"""Endings of invented towns."""
 MONTHS = _listed("January|February|March|April|May|June|July|August|September|October|November|December")
+"""Months of birth dates."""
 PROFESSIONS = _listed(
     "lighthouse keeper|bridge engineer|court translator|deep-sea diver|glass blower|mountain surgeon|"
     "railway architect|puppet maker|harbour pilot|field botanist|opera librettist|map engraver|clock restorer|"
@@ -57,6 +64,7 @@ PROFESSIONS = _listed(
     "ice cartographer|war photographer|salt trader|village notary|bird illustrator|paper conservator|"
     "ferry captain|canal inspector"
 )
+"""Occupations, with their article."""
 HOBBIES = _listed(
     "carving chess pieces from driftwood|racing homing pigeons|keeping bees on the roof|"
     "restoring old pinball machines|collecting railway timetables|growing giant pumpkins|"
@@ -70,6 +78,7 @@ HOBBIES = _listed(
     "flying box kites|polishing fossil shells|playing the hurdy-gurdy|planting crooked hedges|"
     "repairing stopped watches|cycling over high passes"
 )
+"""Pastimes."""
 DISHES = _listed(
     "smoked plum dumplings|barley soup with dill|roast quince and walnuts|fried river trout|saffron bean stew|"
     "pickled herring pie|chestnut pancakes|lamb with sour cherries|cold beet broth|honeyed turnip cakes|"
@@ -80,17 +89,23 @@ DISHES = _listed(
     "red lentil curry|sorrel and egg soup|caramel rice crackers|duck with juniper|crab and corn chowder|"
     "spiced pear porridge|tomato and anchovy rolls"
 )
+"""Favourite dishes."""
 COLOURS = _listed("Silver|Golden|Crimson|Ivory|Copper|Azure|Emerald|Amber|Scarlet|Violet")
+"""First word of an award."""
 CREATURES = _listed("Heron|Otter|Falcon|Badger|Salmon|Lynx|Raven|Stag|Turtle|Moth")
+"""Second word of an award."""
 AWARD_KINDS = _listed("Prize|Medal|Ribbon|Cup")
+"""What an award is called last."""
 TITLE_QUALITIES = _listed(
     "Ninth|Hollow|Patient|Burning|Forgotten|Crooked|Gentle|Northern|Paper|Sleeping|Borrowed|Winter|Silent|"
     "Broken|Distant|Hidden|Lonely|Restless|Wooden|Velvet"
 )
+"""First word of a book title."""
 TITLE_NOUNS = _listed(
     "Orchard|Lantern|Bridge|Harvest|Compass|Staircase|Orchestra|Garden|Letter|Mirror|Island|Window|Kettle|"
     "Shadow|Anchor|Ladder|Meadow|Feather|Candle|Cathedral"
 )
+"""Last word of a book title."""
 
 WELL_KNOWN: tuple[tuple[str, str, str], ...] = (
     ("William Shakespeare", "England", "plays"),
@@ -128,3 +143,4 @@ CAPITALS: tuple[tuple[str, str], ...] = _pairs(
     "Colombia=Bogota|Vietnam=Hanoi|Senegal=Dakar|Ghana=Accra|Romania=Bucharest|Bulgaria=Sofia|Serbia=Belgrade|"
     "Croatia=Zagreb|Latvia=Riga|Estonia=Tallinn|Iceland=Reykjavik|Mongolia=Ulaanbaatar"
 )
+"""Country and capital: the world facts."""

@@ -27,6 +27,7 @@ __all__ = ["NO_REFERENCE", "aggregate", "check_reference", "check_rows"]
 Array = npt.NDArray[np.float64]
 
 NO_REFERENCE = "no retain model's log to compare with (an oracle, or --reference LOG)"
+"""Why forget quality is null where nothing was given to compare with."""
 
 
 def aggregate(log: EvalLog, reference: EvalLog | None = None, *, seed: int = 0) -> dict[str, MetricResult]:

@@ -12,6 +12,7 @@ __all__ = ["NUM_RESAMPLES", "interval", "mean_interval", "resample_weights"]
 Array = npt.NDArray[np.float64]
 
 NUM_RESAMPLES = 1000
+"""Resamples behind every interval."""
 
 
 @functools.lru_cache(maxsize=32)

@@ -32,9 +32,12 @@ __all__ = [
 ]
 
 EvalLog: TypeAlias = Mapping[str, Any]
+"""A log in OpenUnlearning's layout: metric to ``agg_value`` and ``value_by_index``."""
 
 EVAL_FILE = "TOFU_EVAL.json"
+"""Name of the per-item log."""
 SUMMARY_FILE = "TOFU_SUMMARY.json"
+"""Name of the flat log of aggregates."""
 
 _LEGACY_FILES = {
     "retain": "eval_log.json",

@@ -35,6 +35,7 @@ __all__ = [
 ]
 
 Log = Mapping[str, Any]
+"""An evaluation log in OpenUnlearning's layout."""
 Results = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
 

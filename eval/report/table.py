@@ -132,6 +132,7 @@ COLUMNS: tuple[Column, ...] = (
         explain="Time to unlearn (target and oracle: time to teach).",
     ),
 )
+"""The main table's columns, in order; one without any number is left out."""
 
 
 @dataclass(frozen=True, kw_only=True)
