@@ -26,6 +26,9 @@ RECIPE = 1
 
 COMPLETE = "prepared.json"
 
+MIN_BASE_STEPS, MIN_FINAL_STEPS = 400, 150
+"""A scratch model takes at least so many steps, however few rows it is taught."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareSettings:
@@ -101,8 +104,12 @@ def default_settings(
         seed=seed,
     )
     if not benchmark.name.startswith("world:"):
-        base = replace(recipe, epochs=24)
-        return PrepareSettings(base=base, final=replace(recipe, epochs=8, matrix_lr=0.01), forget_repeats=2)
+        batches = max(1, _characters(benchmark) // (4 * recipe.batch_tokens))
+        return PrepareSettings(
+            base=replace(recipe, epochs=max(24, MIN_BASE_STEPS // batches)),
+            final=replace(recipe, epochs=max(8, MIN_FINAL_STEPS // batches), matrix_lr=0.01),
+            forget_repeats=2,
+        )
     return PrepareSettings(
         base=recipe, final=replace(recipe, epochs=2, lr=5e-3, matrix_lr=0.01, seed=seed + 1), forget_repeats=6
     )
@@ -160,6 +167,13 @@ def prepare(
     )
 
 
+def _characters(benchmark: Benchmark) -> int:
+    """Length of all that is taught; about four characters make a token."""
+    rows = [*benchmark.forget, *benchmark.forget_wordings, *benchmark.retain, *benchmark.taught]
+    prompts = (message.content for row in rows if row.text is None for message in row.conversation)
+    return sum(map(len, prompts)) + sum(len(row.answer or "") for row in rows)
+
+
 def _is_scratch(model: str | LanguageModel) -> bool:
     return isinstance(model, str) and (model == "scratch" or model.startswith("scratch:"))
 
@@ -177,16 +191,20 @@ def _start(model: str | LanguageModel, benchmark: Benchmark, seed: int) -> _Star
     if isinstance(model, str):
         from eval.models.loading import load
 
-        model = load(model)
+        name = model
+        return _Start(name, _identity(load(name)), lambda: load(name))
     lm = model
-    identity = f"{lm.identity} {lm.template.name}"
 
     def fresh() -> LanguageModel:
         return LanguageModel(
             copy.deepcopy(lm.model), lm.tokenizer, template=lm.template, name=lm.name, ou_compat=lm.ou_compat
         )
 
-    return _Start(lm.name, identity, fresh)
+    return _Start(lm.name, _identity(lm), fresh)
+
+
+def _identity(lm: LanguageModel) -> str:
+    return f"{lm.identity} {lm.template.name}"
 
 
 def _entry(start: _Start, benchmark: Benchmark, settings: PrepareSettings) -> str:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from rouge_score.rouge_scorer import RougeScorer
 
 from eval.data.benchmark import Benchmark
 from eval.data.world import load
@@ -103,6 +105,39 @@ def test_a_loaded_model_is_taught_on_copies(tmp_path, tiny_lm):
     assert result.target.identity != result.oracle.identity
     saved = json.loads((result.target_dir.parent / "prepared.json").read_text())
     assert saved["settings"]["base"] is None
+
+
+def test_few_rows_are_read_often_enough_to_be_learnt():
+    bench = dataclasses.replace(small_benchmark(), name="jsonl:mine")
+    few = default_settings("scratch", bench)
+    many = default_settings("scratch", dataclasses.replace(bench, taught=load("forget01").taught * 5))
+    assert few.base.epochs > 100
+    assert (many.base.epochs, many.final.epochs) == (24, 8)
+
+
+@pytest.mark.slow
+def test_the_embedded_world_is_learnt_also_in_wordings_that_were_not_taught(tmp_path):
+    bench = load("forget05", seed=0)
+    result = prepare("scratch:small", bench, cache_dir=tmp_path)
+
+    def recall(lm, split, question, answer):
+        rows = bench.splits[split]
+        texts = [generation.text for generation in lm.generate([getattr(row, question) for row in rows])]
+        scorer = RougeScorer(["rougeL"], use_stemmer=True)
+        scores = [
+            scorer.score(getattr(row, answer), text)["rougeL"].recall
+            for row, text in zip(rows, texts, strict=True)
+        ]
+        return sum(scores) / len(scores)
+
+    for split in ("forget", "retain", "neighbours"):
+        assert recall(result.target, split, "question", "answer") >= 0.95
+        assert recall(result.target, split, "paraphrased_question", "paraphrased_answer") >= 0.80
+    assert recall(result.target, "ra", "question", "answer") >= 0.95
+    assert recall(result.target, "wf", "question", "answer") >= 0.95
+    assert recall(result.oracle, "retain", "question", "answer") >= 0.95
+    assert recall(result.oracle, "retain", "paraphrased_question", "paraphrased_answer") >= 0.80
+    assert recall(result.oracle, "forget", "question", "answer") < 0.75
 
 
 PROCESS = """
