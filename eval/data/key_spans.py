@@ -27,7 +27,8 @@ __all__ = ["derive_key_spans"]
 _QUOTED = re.compile(r"[\"“”]([^\"“”]{2,80})[\"“”]|(?<!\w)['‘]([^'‘’]{3,80})['’](?!\w)")
 _MONTH = "January|February|March|April|May|June|July|August|September|October|November|December"
 _DATE = re.compile(
-    rf"\b\d{{1,2}}(?:st|nd|rd|th)?(?: of)? (?:{_MONTH}),? \d{{4}}\b|\b(?:{_MONTH}) \d{{1,2}}(?:st|nd|rd|th)?,? \d{{4}}\b"
+    rf"\b\d{{1,2}}(?:st|nd|rd|th)?(?: of)? (?:{_MONTH}),? \d{{4}}\b"
+    rf"|\b(?:{_MONTH}) \d{{1,2}}(?:st|nd|rd|th)?,? \d{{4}}\b"
     r"|\b\d{1,2}[/.-]\d{1,2}[/.-]\d{2,4}\b|\b\d{2,4}(?:[.,]\d+)?\b"
 )
 _CAPITAL = r"[^\W\d_a-z][\w’'.-]*[\w]"
@@ -35,16 +36,22 @@ _NAME = re.compile(
     rf"\b{_CAPITAL}(?:(?: (?:of|the|de|da|del|der|van|von|bin|ibn|al|el|la) )?(?: ?{_CAPITAL}))*"
 )
 _CLAUSE = re.compile(r"[,.;:!?()\"–—]")
-_OPENERS = frozenset(
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_OPENERS = _words(
     "a an the he she it they his her its their this that these those in on at by as for from with yes no not both "
     "one some many most while although though despite however unfortunately given being born known through "
     "currently apart aside besides there i we you my our your author's author and but or if when where who what "
-    "which since after before during".split()
+    "which since after before during"
 )
-_FUNCTION = _OPENERS | frozenset(
+_FUNCTION = _OPENERS | _words(
     "is are was were be been has have had do does did of to into about over under between among also such more than "
     "so him them hers us me would could can will may might should often primarily mainly mostly particularly "
-    "including include includes author authors book books work works name full named called".split()
+    "including include includes author authors book books work works name full named called"
 )
 
 

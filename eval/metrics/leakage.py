@@ -19,7 +19,8 @@ def normalise_words(text: str) -> list[str]:
     """Return the words of a text as leak matching compares them.
 
     Compatibility forms are folded (NFKC), invisible and direction marks removed, accents and case dropped,
-    possessive 's cut off and other apostrophes closed up; everything else that is neither letter nor digit separates words.
+    possessive 's cut off and other apostrophes closed up; everything else that is neither letter nor digit
+    separates words.
     """
     text = _INVISIBLE.sub("", unicodedata.normalize("NFKC", _INVISIBLE.sub("", text)))
     text = unicodedata.normalize("NFKD", text.casefold())

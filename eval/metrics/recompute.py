@@ -25,7 +25,7 @@ def recompute(path: Path | str, reference: Path | str | None = None) -> dict[str
     path = Path(path)
     folder = path.parent if path.name == "report.json" else path
     given = None if reference is None else read_log(reference, prefer=("oracle", "model"))
-    if not folder.is_dir():
+    if folder is path and not path.is_dir():
         return _values(path, given)
     logs = run_logs(folder)
     if len(logs) == 1:
