@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -18,6 +19,8 @@ __all__ = ["Configuration", "check_overrides", "configure"]
 _TRAIN = tuple(field.name for field in fields(TrainSettings))
 _LORA = tuple(field.name for field in fields(LoraSettings))
 _OWN = ("preset", "parametrization", "blocks")
+_NULLABLE: dict[str, type] = {"max_forget_loss": float, "save_steps": int}
+_KINDS: dict[type, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 ALLOWED = (*_OWN, *TUNABLE, *_TRAIN, *_LORA)
 
 
@@ -111,20 +114,13 @@ def _changed(start: Any, names: tuple[str, ...], overrides: Mapping[str, Any]) -
 
 
 def _checked(key: str, value: Any, like: Any) -> Any:
-    """Return ``value`` as the kind of ``like``; numbers may be null where the default is."""
-    if isinstance(like, bool) or isinstance(value, bool):
-        good = isinstance(like, bool) and isinstance(value, bool)
-    elif isinstance(like, str):
-        good = isinstance(value, str)
-    elif key == "max_forget_loss":
-        good, value = value is None or isinstance(value, (int, float)), None if value is None else value
-    elif key == "save_steps":
-        good = value is None or isinstance(value, int)
-    elif isinstance(like, int):
-        good = isinstance(value, int)
-    else:
-        good = isinstance(value, (int, float))
-        value = float(value) if good else value
-    if not good:
-        raise ConfigError(f"{key} is {value!r}; it must be of the kind of its default, {like!r}.")
+    """Return ``value`` as the kind of ``like``; "1e-4", which YAML reads as text, is a number."""
+    if value is None and key in _NULLABLE:
+        return None
+    kind = _NULLABLE.get(key, type(like))
+    if kind is float and isinstance(value, (int, str)) and not isinstance(value, bool):
+        with contextlib.suppress(ValueError):
+            value = float(value)
+    if type(value) is not kind:
+        raise ConfigError(f"{key} is {value!r}; it must be {_KINDS[kind]}, such as {like!r}.")
     return value

@@ -172,6 +172,10 @@ def test_bad_settings_are_refused_with_a_sentence():
         METHODS["npo"]({"beta": -1.0})
     with pytest.raises(ConfigError, match="learning_rate is 'fast'"):
         METHODS["npo"]({"learning_rate": "fast"})
+    with pytest.raises(ConfigError, match=r"epochs is 2.5; it must be a whole number"):
+        METHODS["npo"]({"epochs": 2.5})
+    with pytest.raises(ConfigError, match="beta is True"):
+        METHODS["npo"]({"beta": True})
     with pytest.raises(ConfigError, match="rank has no effect with parametrization 'full'"):
         METHODS["npo"]({"rank": 4})
     with pytest.raises(ConfigError, match="blocks has no effect with parametrization 'lora'"):
@@ -196,6 +200,12 @@ def test_small_models_get_the_scratch_preset_and_large_ones_the_papers():
     assert large.recipe.beta == 0.1
     assert configure("npo", {"preset": "paper"}, num_parameters=0).train == large.train
     assert configure("npo", {"epochs": 2}, num_parameters=0).train.epochs == 2
+
+
+def test_numbers_may_be_written_as_users_write_them():
+    settings = configure("ga", {"learning_rate": "1e-4", "max_forget_loss": 5}, num_parameters=0)
+    assert (settings.train.learning_rate, settings.recipe.max_forget_loss) == (1e-4, 5.0)
+    assert configure("ga", {"max_forget_loss": None}, num_parameters=0).recipe.max_forget_loss is None
 
 
 def test_settings_given_as_an_object_replace_the_preset(tiny_lm, examples, tmp_path):
