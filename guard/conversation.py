@@ -16,7 +16,11 @@ _REFERS_BACK = word_set(
     he she they him her them his hers their theirs it its this that these those one there same former latter
     """
 )
-_SENTENCE = re.compile(r"(?<=[.!?\u2026])[\"'\u201d\u2019)]*\s+|\n+")
+_SENTENCE = re.compile(
+    r"(?<=[.!?\u2026])[\"'\u201d\u2019)]*\s+|\n+"
+    r"|(?<=:)\s+[\"'\u201c\u2018]?(?=(?:wh\w+|how|is|was|were|did|does|do|can|in|on|by|as|name|give|tell)\b)",
+    re.IGNORECASE,
+)
 MAX_SEGMENTS = 32
 """Sentences of one turn that are judged apart."""
 WINDOW_TURNS = 4

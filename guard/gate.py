@@ -37,6 +37,9 @@ FEATURES = (
     "unknown_name",
     "rare_words",
 )
+"""Names of the classifier's inputs, in order."""
+_SIGNS = np.array([1, 1, 1, 1, 1, 1, -1, -1, 1])
+"""Which way each feature may count: no evidence may ever speak for its opposite."""
 _RARE_WORDS_FOR_ONE = 3
 _RIDGE = 1e-4
 _FOLDS = 5
@@ -193,6 +196,23 @@ def _folds(groups: Sequence[str]) -> npt.NDArray[np.int64]:
 
 
 def _fit(positives: Array, negatives: Array) -> Array:
+    """Logistic regression whose weights have the signs `_SIGNS`; the bias comes last.
+
+    A feature whose weight comes out with the wrong sign is left out, and the others are fitted again.
+    """
+    kept = np.ones(len(_SIGNS), dtype=bool)
+    while True:
+        found = _newton(positives[:, kept], negatives[:, kept])
+        wrong = found[:-1] * _SIGNS[kept] < 0
+        if not wrong.any():
+            break
+        kept[np.flatnonzero(kept)[int(np.argmin(found[:-1] * _SIGNS[kept]))]] = False
+    weights = np.zeros(len(_SIGNS) + 1)
+    weights[:-1][kept], weights[-1] = found[:-1], found[-1]
+    return weights
+
+
+def _newton(positives: Array, negatives: Array) -> Array:
     """Ridge logistic regression by Newton's method, both classes weighed equally; the bias comes last."""
     x = np.concatenate([positives, negatives])
     x = np.concatenate([x, np.ones((len(x), 1))], axis=1)

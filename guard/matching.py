@@ -81,6 +81,11 @@ class Vocabulary:
                     inside_unfinished[letters[start:]].append(token)
         self.leads = leads
         """Whether a token's text begins with a separator, shape ``(V,)``."""
+        glues = [
+            bool(p.text.letters) and not leads[i] and not p.is_fragment for i, p in enumerate(self.pieces)
+        ]
+        self.glued = np.flatnonzero(glues)
+        """Tokens whose letters would continue the word before."""
         self.ending = _arrays(ending)
         """Letters to the tokens whose text begins with them and then ends or separates."""
         self.unfinished = _arrays(unfinished)

@@ -38,7 +38,8 @@ class GuardedModel(LanguageModel):
         inner: The model to filter: plain, with an adapter, or edited.
         guard: What must not be said.
         policy: ``restrict``: flagged prompts are answered without the phrases; ``refuse``: they get a refusal
-            and the model does not run; ``monitor``: nothing changes.
+            and the model does not run; ``monitor``: nothing changes. Answers are scored alike under ``restrict``
+            and ``refuse``: a refusal says nothing about the probability of an answer.
         name: For reports; ``None``: the inner model's name and the policy.
     """
 

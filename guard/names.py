@@ -66,8 +66,8 @@ class NameEvidence:
     other: float = 0.0
     """1 where somebody innocent is named, or a forgotten name's word belongs to another name."""
     unknown: float = 0.0
-    """1 where a name has several words that no forgotten text has, 0.5 where it has one, or where its words are
-    known, but from apart."""
+    """1 where a name has several words that no forgotten text has, 0.5 where it has one, or its words are known,
+    but from apart; 0.5 also for a year that no forgotten text has."""
     groups: tuple[str, ...] = ()
     """Whose names were found."""
 
@@ -168,13 +168,14 @@ class NameIndex:
         self, text: str, joined: str, best: set[tuple[str, ...]], matched: set[str]
     ) -> tuple[float, float]:
         """Whether somebody innocent is named, and whether a name stands there that nothing is known about."""
-        unknown = 0.0
+        years = [w for w in joined.split() if len(w) == 4 and w.isdigit() and w not in self._known_words]
+        unknown = 0.5 if years else 0.0
         has_case = not (text.isupper() or text.islower())
         if not has_case:
             strange = [
                 w for w in joined.split() if w not in self._correct | matched and not self._is_common(w)
             ]
-            unknown = min(len(strange), 2) / 2
+            unknown = max(unknown, min(len(strange), 2) / 2)
         for run in capitalised_runs(text) if has_case else ():
             rest = set(run) - _PARTICLES - _TITLES
             if rest & matched and not any(rest - matched <= set(name) and rest & set(name) for name in best):

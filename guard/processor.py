@@ -13,7 +13,7 @@ from transformers import LogitsProcessor
 
 from eval.errors import ConfigError
 from guard.gate import Decision
-from guard.matching import Matcher, PhraseSet, vocabulary
+from guard.matching import Matcher, PhraseSet, Vocabulary, vocabulary
 
 __all__ = ["GuardLogitsProcessor", "MaskRecord", "matcher_for"]
 
@@ -113,13 +113,27 @@ class GuardLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
             index = torch.as_tensor(ids[ids < scores.shape[1]], device=scores.device)
             if not len(index):
                 continue
-            first = scores[row].argmax()
+            first = int(scores[row].argmax())
             scores[row, index] = -torch.inf
             if bool((index == first).any()):
                 self.record.note(key, generated[row])
-                if not bool((scores[row] > -torch.inf).any()):
-                    scores[row, list(self.eos_ids)] = 0.0
+                self._choose_anew(scores[row], first, matcher.vocabulary)
         return scores
+
+    def _choose_anew(self, scores: Tensor, first: int, vocabulary: Vocabulary) -> None:
+        """Tidy a row whose first choice was banned, in place; scores of shape ``(V,)``.
+
+        If that choice would have begun a new word, the next one must not run into the word before it. If
+        nothing is left, the text ends.
+        """
+        if vocabulary.leads[first]:
+            glued = torch.as_tensor(vocabulary.glued, device=scores.device)
+            others = scores.clone()
+            others[glued[glued < len(scores)]] = -torch.inf
+            if bool((others > -torch.inf).any()):
+                scores.copy_(others)
+        if not bool((scores > -torch.inf).any()):
+            scores[list(self.eos_ids)] = 0.0
 
     def _rows_of(self, num_rows: int) -> list[tuple[Matcher | None, Any]]:
         num_prompts = len(self._rows)

@@ -43,4 +43,6 @@ def test_readable_undoes_disguises_and_leaves_ordinary_text():
     assert readable("Wh\u200bere w\u2060as she born?") == "Where was she born?"
     assert readable("W h e r e   w a s   O r l a ?") == "Where was Orla?"
     assert readable("Где она родилась?") == "Где она родилась?"
-    assert readable(question) == question.replace("ø", "o").replace("Ł", "L").replace("ł", "l")
+    assert readable(question) == question.replace("Ø", "O").replace("ø", "o").replace("Ł", "L").replace(
+        "ł", "l"
+    )
