@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from eval.metrics.fluency import ngram_entropy
 from eval.metrics.leakage import leaked_spans
 from eval.metrics.membership import min_k, min_k_plus_plus, zlib_score
@@ -91,7 +93,8 @@ def truth_ratio_entry(correct: Sequence[TokenScores], wrong: Sequence[Sequence[T
 
 def memorization_entries(scores: Sequence[TokenScores]) -> dict[str, Entry]:
     """Exact memorisation and both extraction strengths of the forget rows' gold answers."""
-    hits = [s.hits[:-1] for s in scores]
+    # A broken model's NaN has no first choice: such an item has no value.
+    hits = [s.hits[:-1] if np.isfinite(s.logps).all() else s.hits[:0] for s in scores]
     return {
         "exact_memorization": entry([{"score": exact_memorization(h)} for h in hits]),
         "extraction_strength": entry([{"score": extraction_strength(h)} for h in hits]),

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from eval.errors import UnknownNameError
 
-__all__ = ["METRICS_INFO", "MetricInfo", "explain"]
+__all__ = ["METRICS_INFO", "MetricInfo"]
 
 Direction = Literal["lower", "higher", "retain model", "half", "neither"]
 
@@ -292,24 +292,35 @@ _INFOS = (
     ),
 )
 
-METRICS_INFO: Mapping[str, MetricInfo] = {info.name: info for info in _INFOS}
-"""Every documented metric; a ``*`` in a name stands for the split."""
+
+class _Catalogue(Mapping[str, MetricInfo]):
+    """Descriptions by name; one name may stand for several metrics (``*_Truth_Ratio``), and any of them finds it."""
+
+    def __init__(self, infos: tuple[MetricInfo, ...]) -> None:
+        self._infos = {info.name: info for info in infos}
+
+    def __getitem__(self, name: str) -> MetricInfo:
+        if name in self._infos:
+            return self._infos[name]
+        for suffix in ("_Q_A_Prob", "_Q_A_ROUGE"):
+            if name in (f"ra{suffix}", f"wf{suffix}"):
+                return self._infos[f"retain{suffix}"]
+            if name == f"neighbours{suffix}":
+                return self._infos["neighbours_Q_A_ROUGE"]
+        for pattern, info in self._infos.items():
+            if "*" in pattern and re.fullmatch(re.escape(pattern).replace(r"\*", r"\w+"), name):
+                return info
+        raise UnknownNameError("metric", name, self._infos)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._infos)
+
+    def __len__(self) -> int:
+        return len(self._infos)
 
 
-def explain(name: str) -> MetricInfo:
-    """Return the description of a metric as it is named in a report or a log.
+METRICS_INFO: Mapping[str, MetricInfo] = _Catalogue(_INFOS)
+"""Every documented metric. Looking up a name of a report or a log finds the description that covers it.
 
-    Raises:
-        UnknownNameError: If nothing is known about it; the message names the nearest.
-    """
-    if name in METRICS_INFO:
-        return METRICS_INFO[name]
-    for pattern, info in METRICS_INFO.items():
-        if "*" in pattern and re.fullmatch(re.escape(pattern).replace(r"\*", r"\w+"), name):
-            return info
-    for suffix in ("_Q_A_Prob", "_Q_A_ROUGE"):
-        if name.endswith(suffix) and name.startswith(("ra_", "wf_")):
-            return METRICS_INFO[f"retain{suffix}"]
-        if name == f"neighbours{suffix}":
-            return METRICS_INFO["neighbours_Q_A_ROUGE"]
-    raise UnknownNameError("metric", name, METRICS_INFO)
+An unknown name raises `UnknownNameError`, which names the nearest.
+"""

@@ -174,6 +174,7 @@ def test_a_broken_model_gives_null_not_a_crash(
     results = evaluate(tiny_lm, benchmark, options=SHORT, output_dir=tmp_path).results
     assert results["forget_Q_A_Prob"].value is None
     assert results["model_utility"].value is None
+    assert results["exact_memorization"].value is None
     assert results["forget_Q_A_ROUGE"].value is not None
     assert recompute(tmp_path)["mia_min_k"] is None
 
