@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from eval.artifacts import writable_dir
 from eval.errors import ArtifactError
 from eval.models.language_model import LanguageModel
 from eval.types import Kind, Progress, UnlearningData, UnlearningMethod
+from grun.artifact import CONFIG_FILE
 from grun.settings import check_overrides, settings_for
 
 __all__ = ["METHODS", "Grun"]
@@ -20,10 +22,13 @@ __all__ = ["METHODS", "Grun"]
 FOLDER = "grun"
 """Folder of the edit inside a method's output folder."""
 
+METRICS_FILE = "metrics.jsonl"
+"""What the trainer writes, one line a step."""
+
 _SUMMARIES = {
-    "gd": "gated edit of hidden states, trained by bounded gradient ascent",
-    "idk": 'gated edit of hidden states, trained towards "I don\'t know" answers',
-    "npo": "gated edit of hidden states, trained by negative preference optimization",
+    "gd": "Edits hidden states where a gate opens; trained by bounded gradient ascent on the forget answers",
+    "idk": 'Edits hidden states where a gate opens; trained towards "I don\'t know" lines',
+    "npo": "Edits hidden states where a gate opens; trained by negative preference optimization",
 }
 
 
@@ -72,6 +77,8 @@ class Grun:
         from grun.training import train
 
         output_dir = writable_dir(Path(output_dir))
+        (output_dir / FOLDER / CONFIG_FILE).unlink(missing_ok=True)  # an interrupted run leaves no old edit
+        (output_dir / METRICS_FILE).unlink(missing_ok=True)
         edited = train(
             target,
             forget=data.forget,
@@ -85,6 +92,7 @@ class Grun:
             progress=progress,
         )
         edited.save(output_dir / FOLDER)
+        shutil.rmtree(output_dir / "checkpoints", ignore_errors=True)  # the trainer's private states
         return edited
 
     def load(self, target: LanguageModel, output_dir: Path) -> LanguageModel:

@@ -240,6 +240,12 @@ class EditedModel(LanguageModel):
         """Parameters the edit adds."""
         return sum(parameter.numel() for parameter in self.edits.parameters())
 
+    @property
+    def parameter_share(self) -> float:
+        """Parameters the edit adds, as a share of the base's."""
+        base_size: int = sum(parameter.numel() for parameter in self.trainable_base().parameters())
+        return self.num_parameters / base_size
+
     def save(self, directory: Path | str) -> None:
         """Write ``grun_config.json`` and ``grun.safetensors``; `attach` reads them.
 

@@ -15,6 +15,7 @@ from grun.config import PAPER_LAYERS, GateKind, Positions
 __all__ = ["PRESETS", "SHALLOW_BLOCKS", "ForgetLoss", "GrunSettings", "check_overrides", "settings_for"]
 
 ForgetLoss = Literal["gd", "idk", "npo"]
+"""Names of the forget terms."""
 
 PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
@@ -41,7 +42,7 @@ SHALLOW_BLOCKS = 8
 _BY_LOSS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "gd": {"forget_weight": 0.3, "margin": 1.2},
-        "idk": {"forget_weight": 0.3},
+        "idk": {"forget_weight": 0.5},
         "npo": {"forget_weight": 0.1, "beta": 0.5},
     }
 )

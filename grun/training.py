@@ -129,10 +129,38 @@ def train(
             both sets.
         TrainingDivergedError: If a term of the loss is not finite.
     """
-    num_blocks = len(decoder_blocks(lm.model)[1])
-    settings = settings_for(loss, overrides, num_blocks=num_blocks)
+    settings = settings_for(loss, overrides, num_blocks=len(decoder_blocks(lm.model)[1]))
     kept = [*retain, *(row for row in background if row.answer and row.text is None)]
     _check(forget, kept)
+    edited = _fresh_edit(lm, settings, seed)
+    gate_nats: list[float] = []
+    if settings.gate_fit_steps:
+        gate_nats = fit_gates(edited, forget, [*retain, *background], steps=settings.gate_fit_steps)
+    with edited.training_session(through_pyvene=settings.through_pyvene) as trainable:
+        result = run_training(
+            edited,
+            GrunObjective(settings),
+            _rows(lm, settings, forget, kept, refusals, seed),
+            _train_settings(settings, len(forget)),
+            trainable=trainable,
+            output_dir=output_dir,
+            seed=seed,
+            progress=progress,
+        )
+    edited.training.update(
+        settings=asdict(settings),
+        seed=seed,
+        steps=result.steps,
+        seconds=round(result.seconds, 3),
+        trainable_parameters=edited.num_parameters,
+        parameter_share=edited.parameter_share,
+        gate_fit_nats=[round(value, 4) for value in gate_nats],
+        last_step=dict(result.history[-1]) if result.history else None,
+    )
+    return edited
+
+
+def _fresh_edit(lm: LanguageModel, settings: GrunSettings, seed: int) -> EditedModel:
     edited, num_merged = new_edit(
         lm,
         layers=settings.layers,
@@ -143,46 +171,24 @@ def train(
     )
     if num_merged:
         _LOG.warning(
-            "%d of the layers %s fall on the same block of this %d-block model; %d blocks are edited: %s.",
+            "%d of the layers %s name a block that another one names already; %d blocks are edited: %s.",
             num_merged,
             settings.layers,
-            num_blocks,
             len(edited.config.layers),
             edited.config.layers,
         )
-    gate_nats: list[float] = []
-    if settings.gate_fit_steps:
-        gate_nats = fit_gates(edited, forget, [*retain, *background], steps=settings.gate_fit_steps)
-    with edited.training_session(through_pyvene=settings.through_pyvene) as trainable:
-        result = run_training(
-            edited,
-            GrunObjective(settings),
-            _rows(lm, settings, forget, kept, refusals, seed),
-            TrainSettings(
-                learning_rate=settings.learning_rate,
-                epochs=settings.passes(len(forget)),
-                batch_size=min(settings.batch_size, len(forget)),
-                retain_per_forget=settings.retain_per_forget,
-                weight_decay=0.0,
-                warmup_epochs=settings.warmup_epochs,
-            ),
-            trainable=trainable,
-            output_dir=output_dir,
-            seed=seed,
-            progress=progress,
-        )
-    base_size = sum(parameter.numel() for parameter in lm.trainable_base().parameters())
-    edited.training.update(
-        settings=asdict(settings),
-        seed=seed,
-        steps=result.steps,
-        seconds=round(result.seconds, 3),
-        trainable_parameters=edited.num_parameters,
-        parameter_share=edited.num_parameters / base_size,
-        gate_fit_nats=[round(value, 4) for value in gate_nats],
-        last_step=dict(result.history[-1]) if result.history else None,
-    )
     return edited
+
+
+def _train_settings(settings: GrunSettings, num_forget: int) -> TrainSettings:
+    return TrainSettings(
+        learning_rate=settings.learning_rate,
+        epochs=settings.passes(num_forget),
+        batch_size=min(settings.batch_size, num_forget),
+        retain_per_forget=settings.retain_per_forget,
+        weight_decay=0.0,
+        warmup_epochs=settings.warmup_epochs,
+    )
 
 
 def _rows(

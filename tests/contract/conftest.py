@@ -13,7 +13,14 @@ import torch
 from eval.models import LanguageModel
 from eval.types import Example, UnlearningData
 
-GRUN = {"epochs": 8, "min_steps": 1, "batch_size": 4, "gate_fit_steps": 100, "forget_weight": 3.0, "margin": 9.0}
+GRUN = {
+    "epochs": 8,
+    "min_steps": 1,
+    "batch_size": 4,
+    "gate_fit_steps": 100,
+    "forget_weight": 3.0,
+    "margin": 9.0,
+}
 TUNE = {"epochs": 3, "batch_size": 4, "learning_rate": 1e-3, "warmup_epochs": 0}
 
 
