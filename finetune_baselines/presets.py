@@ -33,10 +33,24 @@ class Preset:
 
 
 _SMALL = TrainSettings(
-    learning_rate=3e-4, epochs=5, batch_size=16, warmup_epochs=0.0, weight_decay=0.0, schedule="constant"
+    learning_rate=1e-3, epochs=5, batch_size=16, warmup_epochs=0.0, weight_decay=0.0, schedule="constant"
 )
-_SCRATCH: Mapping[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]] = MappingProxyType({})
-"""(method, parametrization) to changes of `_SMALL` and of the recipe."""
+_SCRATCH: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = MappingProxyType(
+    {
+        "ga": ({"learning_rate": 7.5e-4}, {"max_forget_loss": 4.0}),
+        "graddiff": ({"epochs": 8}, {"max_forget_loss": 3.0}),
+        "kl-min": ({"epochs": 8}, {"max_forget_loss": 4.0, "retain_weight": 2.0}),
+        "idk": ({"learning_rate": 7e-4, "epochs": 6, "retain_per_forget": 2}, {}),
+        "npo": ({"learning_rate": 5e-4, "epochs": 10}, {"beta": 0.5}),
+        "npo-rt": ({"retain_per_forget": 2}, {"retain_weight": 5.0}),
+        "npo-kl": ({"epochs": 6}, {"retain_weight": 10.0}),
+    }
+)
+"""Method to its changes of `_SMALL` and of its recipe; without a limit on the forget loss, gradient ascent would
+ruin the model before the forget set is forgotten."""
+_SCRATCH_LORA = LoraSettings(rank=16, alpha=32.0)
+_LORA_FACTOR = 2.5
+"""An adapter's learning rate over that of full fine-tuning."""
 
 
 def auto_preset(num_parameters: int) -> str:
@@ -58,15 +72,11 @@ def preset(name: str, method: str, parametrization: str) -> Preset:
         if parametrization == "lora":
             train = replace(train, learning_rate=recipe.paper_lora_learning_rate)
         return Preset(name=name, recipe=recipe, train=train, lora=recipe.paper_lora)
-    train_changes, recipe_changes = _SCRATCH.get((method, parametrization), ({}, {}))
+    train_changes, recipe_changes = _SCRATCH[method]
+    train = replace(_SMALL, **train_changes)
     if parametrization == "lora":
-        train_changes = {"learning_rate": 3e-3, **train_changes}
-    return Preset(
-        name=name,
-        recipe=replace(recipe, **recipe_changes),
-        train=replace(_SMALL, **train_changes),
-        lora=LoraSettings(rank=16, alpha=32.0),
-    )
+        train = replace(train, learning_rate=train.learning_rate * _LORA_FACTOR)
+    return Preset(name=name, recipe=replace(recipe, **recipe_changes), train=train, lora=_SCRATCH_LORA)
 
 
 PRESETS = ("paper", "scratch")

@@ -10,7 +10,14 @@ from eval.types import UnlearningData, UnlearningMethod
 from finetune_baselines import METHODS, RECIPES, TrainSettings, train
 from finetune_baselines.configuration import configure
 
-FAST = {"epochs": 4, "batch_size": 4, "warmup_epochs": 0.0, "schedule": "constant", "weight_decay": 0.0}
+FAST = {
+    "preset": "paper",
+    "epochs": 4,
+    "batch_size": 4,
+    "warmup_epochs": 0.0,
+    "schedule": "constant",
+    "weight_decay": 0.0,
+}
 LEARNING_RATE = {"full": 2e-3, "last-k": 5e-3, "lora": 1e-2}
 
 
