@@ -56,7 +56,8 @@ class GrunObjective:
         """
         if not isinstance(lm, EditedModel):
             raise TypeError(f"GRUN trains an EditedModel, not a {type(lm).__name__}.")
-        if lm.model.training and not lm.model.is_gradient_checkpointing:
+        recomputes = any(getattr(part, "gradient_checkpointing", False) for part in lm.model.modules())
+        if lm.model.training and not recomputes:  # recomputation happens in training mode only
             lm.model.eval()  # the base is frozen, so its dropout would only be noise in the gate's input
         both, settings = batch.both.to(lm.device), self.settings
         logits, gate_logits = lm.answer_and_gate_logits(both, module=module)
