@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -206,21 +206,12 @@ class Guard:
             for (_, text), s, k, r in zip(pieces, similarities, keys, near_retain, strict=True)
         ]
         scores = self.classifier.scores(np.array([signals.features for signals in found]))
-        best: dict[int, int] = {}
-        for row, (prompt, _) in enumerate(pieces):
-            if prompt not in best or scores[row] > scores[best[prompt]]:
-                best[prompt] = row
+        judged: list[list[_Piece]] = [[] for _ in prompts]
+        for row, (i, text) in enumerate(pieces):
+            judged[i].append(_Piece(text, found[row], float(scores[row]), similarities[row], keys[row]))
         return {
-            texts: self._decide(
-                pieces[best[i]][1],
-                found[best[i]],
-                float(scores[best[i]]),
-                similarities[best[i]],
-                keys[best[i]],
-            )
-            if i in best
-            else innocent
-            for i, texts in enumerate(prompts)
+            texts: self._decide(parts) if parts else innocent
+            for texts, parts in zip(prompts, judged, strict=True)
         }
 
     def _signals(
@@ -238,48 +229,60 @@ class Guard:
             list(near)[:8],
         )
 
-    def _decide(
-        self,
-        text: str,
-        signals: Signals,
-        score: float,
-        similarities: npt.NDArray[np.float32],
-        keys: npt.NDArray[np.int64],
-    ) -> Decision:
-        flagged = score >= self.classifier.threshold
-        evidence = {name: round(value, 4) for name, value in zip(FEATURES, signals.features, strict=True)}
-        entries: tuple[int, ...] = ()
-        if flagged:
-            entries = self._meant(signals, similarities, keys)
+    def _decide(self, pieces: Sequence[_Piece]) -> Decision:
+        worst = max(pieces, key=lambda piece: piece.score)
+        flagged = [piece for piece in pieces if piece.score >= self.classifier.threshold]
+        meant = [self._meant(piece) for piece in sorted(flagged, key=lambda piece: -piece.score)]
+        nearest = dict.fromkeys(ids[0] for ids in meant)
+        entries = dict.fromkeys([*nearest, *(i for ids in meant for i in ids)])
+        values = zip(FEATURES, worst.signals.features, strict=True)
         return Decision(
-            flagged=flagged,
-            score=score,
+            flagged=bool(flagged),
+            score=worst.score,
             threshold=self.classifier.threshold,
-            evidence=evidence,
-            entries=entries,
-            phrases=self._phrases(text, entries),
+            evidence={name: round(value, 4) for name, value in values},
+            entries=tuple(entries),
+            phrases=self._phrases(pieces[0].text, tuple(nearest), tuple(entries)),
         )
 
-    def _meant(
-        self, signals: Signals, similarities: npt.NDArray[np.float32], keys: npt.NDArray[np.int64]
-    ) -> tuple[int, ...]:
-        """Entries a flagged prompt is about: the nearest ones, and all of the groups named or nearest."""
+    def _meant(self, piece: _Piece) -> tuple[int, ...]:
+        """Entries a flagged text is about: the nearest ones, and all of the groups named or nearest."""
+        similarities, keys = piece.similarities, piece.keys
         near = [
             int(k) // 2
             for s, k in zip(similarities, keys, strict=True)
             if s >= similarities[0] - _ENTRY_MARGIN
         ]
         nearest = list(dict.fromkeys(near))[:_MAX_NEAREST_ENTRIES]
-        groups = {*signals.names.groups, self.store.entries[nearest[0]].group}
+        groups = {*piece.signals.names.groups, self.store.entries[nearest[0]].group}
         about = [i for i, entry in self.store.entries.items() if entry.group in groups]
         return tuple(dict.fromkeys([*nearest, *about]))
 
-    def _phrases(self, text: str, entries: Sequence[int]) -> tuple[str, ...]:
-        """Phrases of the entries, but not the names of people whom the prompt itself names."""
+    def _phrases(self, text: str, nearest: Sequence[int], entries: Sequence[int]) -> tuple[str, ...]:
+        """Phrases of the entries, nearest first.
+
+        The names of people whom the prompt itself names may be said, unless they answer a nearest entry's
+        question: a list of choices does not make its right answer sayable.
+        """
         said = f" {' '.join(words(text))} "
         named = {w for name in self._lexicon.names.people if f" {' '.join(name)} " in said for w in name}
-        phrases = dict.fromkeys(p for i in entries for p in self.store.entries[i].phrases)
-        return tuple(p for p in phrases if not (named and set(p.split()) <= named))
+        phrases = dict.fromkeys(p for i in nearest for p in self.store.entries[i].phrases)
+        others = (p for i in entries for p in self.store.entries[i].phrases)
+        phrases.update(dict.fromkeys(p for p in others if not set(p.split()) <= named))
+        return tuple(phrases)
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """One judged text of a prompt."""
+
+    text: str
+    signals: Signals
+    score: float
+    similarities: npt.NDArray[np.float32]
+    """Of the nearest stored vectors, falling."""
+    keys: npt.NDArray[np.int64]
+    """What they belong to, as `Store.search` gives it."""
 
 
 def _add_entries(

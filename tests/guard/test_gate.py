@@ -40,7 +40,11 @@ def test_a_decision_says_which_entries_and_what_must_not_be_said(guard_):
     assert "Orla Vantreski" in about
     assert "brelmouth" in decision.phrases
     assert not any("vantreski" in phrase for phrase in decision.phrases), "the name asked about may be said"
-    assert "vantreski" in guard_.check("Who won the Copper Heron Prize?").phrases
+    for question in (
+        "Who won the Copper Heron Prize?",
+        "Who won the Copper Heron Prize? (A) Bo Li (B) Orla Vantreski",
+    ):
+        assert "vantreski" in guard_.check(question).phrases
     assert "brelmouth" not in repr(decision)
     assert "brelmouth" not in json.dumps(decision.as_json()).casefold()
     innocent = guard_.check("Where was Neva Holcroft born?")
