@@ -236,7 +236,7 @@ class EditedModel(LanguageModel):
         return values
 
     @property
-    def num_parameters(self) -> int:
+    def trainable_parameters(self) -> int:
         """Parameters the edit adds."""
         return sum(parameter.numel() for parameter in self.edits.parameters())
 
@@ -244,7 +244,7 @@ class EditedModel(LanguageModel):
     def parameter_share(self) -> float:
         """Parameters the edit adds, as a share of the base's."""
         base_size: int = sum(parameter.numel() for parameter in self.trainable_base().parameters())
-        return self.num_parameters / base_size
+        return self.trainable_parameters / base_size
 
     def save(self, directory: Path | str) -> None:
         """Write ``grun_config.json`` and ``grun.safetensors``; `attach` reads them.

@@ -153,7 +153,7 @@ def train(
         seed=seed,
         steps=result.steps,
         seconds=round(result.seconds, 3),
-        trainable_parameters=edited.num_parameters,
+        trainable_parameters=edited.trainable_parameters,
         parameter_share=edited.parameter_share,
         gate_fit_nats=[round(value, 4) for value in gate_nats],
         last_step=dict(result.history[-1]) if result.history else None,

@@ -215,7 +215,7 @@ def test_save_and_attach(make_lm, loud, examples, tmp_path):
     assert again.generate(_questions(examples[:4]), GREEDY) == edited.generate(
         _questions(examples[:4]), GREEDY
     )
-    assert again.num_parameters == 4 * (2 * 4 * 32 + 4 + 32 + 1)
+    assert again.trainable_parameters == 4 * (2 * 4 * 32 + 4 + 32 + 1)
 
 
 def test_broken_artifacts_are_refused(make_lm, loud, tmp_path):

@@ -60,7 +60,7 @@ def test_training_moves_forget_and_spares_retain(loss, positions, make_lm, forge
     assert moved > 0.05
     assert moved > 3 * kept
     assert edited.training["settings"]["loss"] == loss
-    assert edited.training["trainable_parameters"] == edited.num_parameters
+    assert edited.training["trainable_parameters"] == edited.trainable_parameters
     assert not any(p.requires_grad for p in edited.edits.parameters())
     assert all(p.requires_grad for p in lm.model.parameters())
 

@@ -100,7 +100,7 @@ def _reference(path: Path | None) -> Any:
         return None
     from eval.report.open_unlearning import read_log
 
-    return read_log(path)
+    return read_log(path, prefer=("oracle", "model"))
 
 
 def _models(

@@ -58,7 +58,7 @@ def command(context: click.Context, /, as_json: bool, **_: object) -> None:
         if config.reference is not None:
             from eval.report.open_unlearning import read_log
 
-            reference = read_log(config.reference)
+            reference = read_log(config.reference, prefer=("oracle", "model"))
         if config.model.partition(":")[0] == "scratch":
             from unlearn.cli.prepare import prepare_scratch
 
