@@ -234,6 +234,13 @@ def _lora_targets(model: Any, targets: str) -> str | list[str]:
         return targets
     head = model.get_output_embeddings()
     linear = [n for n, m in model.named_modules() if isinstance(m, (nn.Linear, Conv1D)) and m is not head]
+    if targets == "mlp":
+        inside = [n for n in linear if "mlp" in n.split(".")]
+        if not inside:
+            raise ConfigError(
+                f"{type(model).__name__} has no part called mlp; set targets to all-linear or to names."
+            )
+        return inside
     asked = [name.strip() for name in targets.split(",") if name.strip()]
     missing = [name for name in asked if not any(n == name or n.endswith(f".{name}") for n in linear)]
     if missing or not asked:

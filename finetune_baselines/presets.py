@@ -48,8 +48,8 @@ _SCRATCH: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = MappingPro
 )
 """Method to its changes of `_SMALL` and of its recipe; without a limit on the forget loss, gradient ascent would
 ruin the model before the forget set is forgotten."""
-_SCRATCH_LORA = LoraSettings(rank=16, alpha=32.0)
-_LORA_FACTOR = 2.5
+_SCRATCH_LORA = LoraSettings(rank=16, alpha=32.0, targets="mlp")
+_LORA_FACTOR = 2.0
 """An adapter's learning rate over that of full fine-tuning."""
 
 

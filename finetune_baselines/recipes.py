@@ -33,7 +33,8 @@ class LoraSettings:
     """The update is scaled by ``alpha / rank``."""
     dropout: float = 0.0
     targets: str = "all-linear"
-    """``all-linear`` (every linear layer but the output embedding), or module names joined by commas."""
+    """``all-linear`` (every linear layer but the output embedding), ``mlp`` (those of the feed-forward parts), or
+    module names joined by commas."""
 
     def __post_init__(self) -> None:
         if self.rank < 1 or self.alpha <= 0 or not 0 <= self.dropout < 1:

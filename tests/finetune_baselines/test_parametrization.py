@@ -105,6 +105,11 @@ def test_named_targets_are_the_only_ones(tiny_lm):
     assert {name.split(".")[-4] for name in _trained(tuned.model)} == {"q_proj", "v_proj"}
 
 
+def test_mlp_means_the_feed_forward_layers(tiny_lm):
+    tuned = Lora(settings=LoraSettings(targets="mlp")).prepare(tiny_lm, seed=0)
+    assert {name.split(".")[-4] for name in _trained(tuned.model)} == {"gate_proj", "up_proj", "down_proj"}
+
+
 def test_too_many_blocks_are_refused(tiny_lm):
     with pytest.raises(ConfigError, match="has 2 blocks"):
         LastBlocks(blocks=3).prepare(tiny_lm, seed=0)
