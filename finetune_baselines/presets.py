@@ -48,9 +48,18 @@ _SCRATCH: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = MappingPro
 )
 """Method to its changes of `_SMALL` and of its recipe; without a limit on the forget loss, gradient ascent would
 ruin the model before the forget set is forgotten."""
-_SCRATCH_LORA = LoraSettings(rank=16, alpha=32.0, targets="mlp")
-_LORA_FACTOR = 2.0
-"""An adapter's learning rate over that of full fine-tuning."""
+_SCRATCH_LORA: Mapping[str, tuple[Mapping[str, Any], str]] = MappingProxyType(
+    {
+        "ga": ({"learning_rate": 5e-4, "epochs": 12}, "all-linear"),
+        "graddiff": ({"learning_rate": 1.5e-3, "epochs": 14}, "all-linear"),
+        "kl-min": ({"learning_rate": 3e-3, "epochs": 14}, "mlp"),
+        "idk": ({"learning_rate": 1.5e-3, "epochs": 10}, "all-linear"),
+        "npo": ({"learning_rate": 5e-4, "epochs": 20}, "all-linear"),
+        "npo-rt": ({"learning_rate": 3e-3, "epochs": 12}, "mlp"),
+        "npo-kl": ({"learning_rate": 3e-3, "epochs": 12}, "mlp"),
+    }
+)
+"""Method to what an adapter of rank 16 changes further, and to its targets."""
 
 
 def auto_preset(num_parameters: int) -> str:
@@ -73,10 +82,15 @@ def preset(name: str, method: str, parametrization: str) -> Preset:
             train = replace(train, learning_rate=recipe.paper_lora_learning_rate)
         return Preset(name=name, recipe=recipe, train=train, lora=recipe.paper_lora)
     train_changes, recipe_changes = _SCRATCH[method]
-    train = replace(_SMALL, **train_changes)
+    lora_changes, targets = _SCRATCH_LORA[method]
     if parametrization == "lora":
-        train = replace(train, learning_rate=train.learning_rate * _LORA_FACTOR)
-    return Preset(name=name, recipe=replace(recipe, **recipe_changes), train=train, lora=_SCRATCH_LORA)
+        train_changes = {**train_changes, **lora_changes}
+    return Preset(
+        name=name,
+        recipe=replace(recipe, **recipe_changes),
+        train=replace(_SMALL, **train_changes),
+        lora=LoraSettings(rank=16, alpha=32.0, targets=targets),
+    )
 
 
 PRESETS = ("paper", "scratch")
