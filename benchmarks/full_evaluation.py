@@ -64,15 +64,30 @@ def main() -> None:
     examples, answers = [e for e, _ in pairs], [a for _, a in pairs]
     unshared = Unshared(lm.model, lm.tokenizer, template=lm.template)
     scoring = interleaved(
-        {"shared": lambda: lm.score(examples, answers), "unshared": lambda: unshared.score(examples, answers)},
+        {
+            "shared": lambda: lm.score(examples, answers),
+            "unshared": lambda: unshared.score(examples, answers),
+        },
         repeats=3,
     )
     size = f"{millions(lm.model):.1f}M"
     report(
         "full_evaluation",
         [
-            {"what": "whole process", "model": size, "seconds": seconds, "over": "peer 59 s", "ratio": seconds / PEER_SECONDS},
-            {"what": "whole process", "model": size, "seconds": seconds, "over": "plain 26 s", "ratio": seconds / PLAIN_SECONDS},
+            {
+                "what": "whole process",
+                "model": size,
+                "seconds": seconds,
+                "over": "peer 59 s",
+                "ratio": seconds / PEER_SECONDS,
+            },
+            {
+                "what": "whole process",
+                "model": size,
+                "seconds": seconds,
+                "over": "plain 26 s",
+                "ratio": seconds / PLAIN_SECONDS,
+            },
             {
                 "what": "scoring, shared prompts",
                 "model": size,

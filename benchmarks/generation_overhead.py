@@ -80,7 +80,11 @@ def main() -> None:
                     "ratio": seconds[name] / seconds[base],
                 }
             )
-    report("generation_overhead", rows, note=f"{NEW_TOKENS} new tokens, greedy, the guard's check of the prompt included")
+    report(
+        "generation_overhead",
+        rows,
+        note=f"{NEW_TOKENS} new tokens, greedy, the guard's check of the prompt included",
+    )
 
 
 if __name__ == "__main__":

@@ -91,7 +91,10 @@ def report(name: str, rows: list[dict[str, Any]], *, note: str = "") -> None:
     """Write ``results/name.json`` and print the rows as a table."""
     from eval.artifacts import environment, write_json
 
-    write_json(RESULTS / f"{name}.json", {"name": name, "note": note, "rows": rows, "environment": environment("cpu")})
+    write_json(
+        RESULTS / f"{name}.json",
+        {"name": name, "note": note, "rows": rows, "environment": environment("cpu")},
+    )
     columns = list(dict.fromkeys(key for row in rows for key in row))
     cells = [[_cell(row.get(column, "")) for column in columns] for row in rows]
     widths = [max(len(column), *(len(line[i]) for line in cells)) for i, column in enumerate(columns)]

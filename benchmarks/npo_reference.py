@@ -81,7 +81,10 @@ def main() -> None:
                 "ratio": cached[key] / copy[key],
                 "bound": bound,
             }
-            for what, key, bound in (("step, seconds", "seconds", 6 / 7), ("peak memory, MiB", "peak_mb", 4 / 5))
+            for what, key, bound in (
+                ("step, seconds", "seconds", 6 / 7),
+                ("peak memory, MiB", "peak_mb", 4 / 5),
+            )
         ],
         note=f"NPO + retain cross-entropy, full fine-tuning, {ROWS} + {ROWS} rows a step, fp32",
     )

@@ -15,7 +15,10 @@ def main(names: list[str]) -> int:
     if unknown:
         print(f"Unknown benchmark {unknown[0]!r}; available: {', '.join(NAMES)}.", file=sys.stderr)
         return 2
-    codes = [subprocess.run([sys.executable, str(HERE / f"{n}.py")], check=False).returncode for n in names or NAMES]
+    codes = [
+        subprocess.run([sys.executable, str(HERE / f"{n}.py")], check=False).returncode
+        for n in names or NAMES
+    ]
     return max(codes)
 
 

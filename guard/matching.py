@@ -3,6 +3,7 @@
 Text is compared in folded form: letters and digits only, with the places where words begin. A phrase matches
 where its letters stand in a row, beginning at a word's beginning and ending at a word's end; spacing and
 punctuation between do not count, so ``K a r a c h i`` and ``kara-chi`` match ``Karachi``, ``Karachiites`` does not.
+A long phrase (`LONG` letters) matches inside a word too, where only a text that was bent around the ban has it.
 
 A token is banned when, after it, a phrase would be complete, or when it commits to the phrase's last word: a
 fragment of that word which is not a word of its own and already gives most of it away. Banning the commitment
@@ -32,6 +33,9 @@ _NONE: Ids = np.zeros(0, dtype=np.int64)
 
 COMMIT_SHARE = 0.4
 """Share of the last word's letters that a fragment must cover to be banned (and at least two letters)."""
+
+LONG = 8
+"""Letters from which a phrase is told apart even when other letters stand directly before it."""
 
 
 @dataclass(frozen=True)
@@ -167,15 +171,20 @@ class Matcher:
         self._targets = targets
         self._reach = max((len(letters) for letters in targets), default=0)
         self._prefixes: dict[str, list[tuple[str, int]]] = defaultdict(list)
+        self._long_prefixes: dict[str, list[str]] = defaultdict(list)
         for letters, commit in targets.items():
             for length in range(1, len(letters)):
                 self._prefixes[letters[:length]].append((letters[length:], commit - length))
+                if len(letters) >= LONG:
+                    self._long_prefixes[letters[:length]].append(letters[length:])
         always: list[Ids] = []
         at_word_start: list[Ids] = []
         for letters, commit in targets.items():
             begins = self._completing(letters, commit)
             at_word_start.append(begins)
             always.append(begins[vocabulary.leads[begins]])
+            if len(letters) >= LONG:
+                always.append(vocabulary.ending.get(letters, _NONE))
             always.append(vocabulary.inside.get(letters, _NONE))
             always.extend(
                 vocabulary.inside_unfinished.get(letters[:end], _NONE) for end in range(commit, len(letters))
@@ -207,6 +216,9 @@ class Matcher:
                 if (remainder, commit) not in seen:
                     seen.add((remainder, commit))
                     found.append(self._completing(remainder, commit))
+        for start in range(len(letters)) if self._long_prefixes else ():
+            remainders = self._long_prefixes.get(letters[start:], ())
+            found.extend(self.vocabulary.ending.get(remainder, _NONE) for remainder in remainders)
         if has_fragment:
             found.append(self._completing_bytes(tokens))
         return _union(found)
@@ -251,7 +263,8 @@ class Matcher:
         for target in self._targets:
             position = letters.find(target)
             while position >= 0:
-                if position in begins and position + len(target) in ends:
+                begins_right = position in begins or len(target) >= LONG
+                if begins_right and position + len(target) in ends:
                     return True
                 position = letters.find(target, position + 1)
         return False

@@ -9,13 +9,17 @@ from pathlib import Path
 
 import pytest
 
+from eval.report import BenchmarkInfo, Report, now
+
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 LISTED = {"demo", "test", "test-slow", "test-all", "check", "bench", "format", "docs", "install", "clean"}
 
 
 def blocks(page: Path, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    return re.findall(
+        rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+    )
 
 
 def shell_lines() -> list[tuple[str, str]]:
@@ -23,7 +27,9 @@ def shell_lines() -> list[tuple[str, str]]:
     for page in PAGES:
         for block in blocks(page, "bash"):
             joined = re.sub(r"\\\n\s*", " ", block)
-            found += [(page.name, line.strip()) for line in joined.splitlines() if line.strip() and line[0] != "#"]
+            found += [
+                (page.name, line.strip()) for line in joined.splitlines() if line.strip() and line[0] != "#"
+            ]
     return found
 
 
@@ -67,12 +73,16 @@ def test_links_between_pages_lead_somewhere():
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_python_snippets_run(page, tmp_path, tiny_lm):
-    """All Python blocks of a page run in order, as one script, in a folder with a small model at path/to/model."""
+    """All Python blocks of a page run in order, as one script, in a folder with a small model and a small run."""
     snippets = blocks(page, "python")
     if not snippets:
         pytest.skip("the page has no Python block")
     tiny_lm.save(tmp_path / "path" / "to" / "model")
+    report = Report(kind="compare", name="run", created=now(), benchmark=BenchmarkInfo(name="world:forget05"))
+    report.save(tmp_path / "runs" / "world-forget05")
     script = tmp_path / "page.py"
     script.write_text("\n".join(snippets), encoding="utf-8")
-    done = subprocess.run([sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr[-3000:]

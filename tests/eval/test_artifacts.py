@@ -5,7 +5,15 @@ import os
 
 import pytest
 
-from eval.artifacts import atomic_dir, environment, fingerprint, read_json, writable_dir, write_json, write_text
+from eval.artifacts import (
+    atomic_dir,
+    environment,
+    fingerprint,
+    read_json,
+    writable_dir,
+    write_json,
+    write_text,
+)
 from eval.errors import ArtifactError, ConfigError, UnknownNameError, UnlearnError
 from eval.registry import Registry
 from eval.types import Example, Message, conversation
@@ -33,9 +41,14 @@ def test_json_has_no_nan(tmp_path):
 def test_a_folder_takes_its_place_only_when_it_is_complete(tmp_path):
     with atomic_dir(tmp_path / "model") as folder:
         (folder / "weights").write_text("1")
-    with pytest.raises(RuntimeError), atomic_dir(tmp_path / "model") as folder:
-        (folder / "weights").write_text("2")
-        raise RuntimeError
+
+    def broken():
+        with atomic_dir(tmp_path / "model") as folder:
+            (folder / "weights").write_text("2")
+            raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError, match="killed"):
+        broken()
     assert (tmp_path / "model" / "weights").read_text() == "1"
     with atomic_dir(tmp_path / "model") as folder:
         (folder / "weights").write_text("3")
@@ -68,7 +81,9 @@ def test_registry_suggests_the_nearest_and_imports_late():
     registry: Registry[object] = Registry("thing", {"loads": "json:loads", "absent": "no_such_module:x"})
     assert registry["loads"] is json.loads
     assert "absent" in registry
-    with pytest.raises(UnknownNameError, match=r"Unknown thing 'load'. Did you mean 'loads'\? Available: absent, loads"):
+    with pytest.raises(
+        UnknownNameError, match=r"Unknown thing 'load'. Did you mean 'loads'\? Available: absent, loads"
+    ):
         registry["load"]
     assert issubclass(UnknownNameError, KeyError)
     assert issubclass(UnknownNameError, UnlearnError)
