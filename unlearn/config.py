@@ -88,6 +88,7 @@ class EvaluateConfig(BenchmarkConfig, ModelConfig):
     adapter: Path | None = None
     grun: Path | None = None
     guard: Path | None = None
+    policy: Literal["restrict", "refuse", "monitor"] = "restrict"
     reference: Path | None = None
     seed: int = 0
     max_new_tokens: int | None = Field(default=None, ge=1)
@@ -100,6 +101,7 @@ class GenerateConfig(ModelConfig):
     adapter: Path | None = None
     grun: Path | None = None
     guard: Path | None = None
+    policy: Literal["restrict", "refuse", "monitor"] = "restrict"
     max_new_tokens: int = Field(default=128, ge=1)
     sample: bool = False
     temperature: float = Field(default=1.0, gt=0)

@@ -65,7 +65,7 @@ def command(context: click.Context, /, as_json: bool, **_: object) -> None:
             lm = prepare_scratch(config, benchmark, progress).target
         else:
             lm = load_model(config, adapter=config.adapter)
-        lm = attach(lm, config.grun, config.guard)
+        lm = attach(lm, config)
         report = evaluate_one(
             lm,
             benchmark,

@@ -42,7 +42,7 @@ def command(context: click.Context, /, prompts: tuple[str, ...], as_json: bool, 
     if not prompts:
         raise ConfigError("No prompt was given: standard input was empty; write one after the command.")
     quiet_libraries()
-    lm = attach(load_model(config, adapter=config.adapter), config.grun, config.guard)
+    lm = attach(load_model(config, adapter=config.adapter), config)
     options = GenerationOptions(
         max_new_tokens=config.max_new_tokens,
         do_sample=config.sample,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from unlearn.config import BenchmarkConfig, ModelConfig, build
+from unlearn.config import BenchmarkConfig, EvaluateConfig, GenerateConfig, ModelConfig, build
 
 if TYPE_CHECKING:
     from eval.data import Benchmark
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from eval.types import Progress
 
 __all__ = [
+    "attach",
     "attach_options",
     "benchmark_options",
     "common_options",
@@ -100,6 +101,7 @@ def attach_options(function: F) -> F:
         click.option("--adapter", type=PATH, help="A PEFT adapter folder (changes weights)."),
         click.option("--grun", type=PATH, help="A GRUN folder (edits hidden states)."),
         click.option("--guard", type=PATH, help="A guard store (suppresses)."),
+        click.option("--policy", help="With --guard: restrict (default), refuse or monitor."),
     )(function)
 
 
@@ -169,17 +171,19 @@ def load_model(config: ModelConfig, name: str | None = None, *, adapter: Path | 
     )
 
 
-def attach(lm: LanguageModel, grun_path: Path | None, guard_path: Path | None) -> LanguageModel:
-    """Put an edit and a filter on a model, in that order."""
-    if grun_path is not None:
+def attach(lm: LanguageModel, config: EvaluateConfig | GenerateConfig) -> LanguageModel:
+    """Put the edit and the filter that a configuration names on a model, in that order."""
+    if config.grun is not None:
         import grun
 
-        lm = grun.attach(lm, grun_path / "grun" if (grun_path / "grun").is_dir() else grun_path)
-    if guard_path is not None:
+        folder = config.grun / "grun"
+        lm = grun.attach(lm, folder if folder.is_dir() else config.grun)
+    if config.guard is not None:
         import guard
 
-        folder = guard_path / "guard" if (guard_path / "guard").is_dir() else guard_path
-        lm = guard.GuardedModel(lm, guard.Guard.load(folder))
+        folder = config.guard / "guard"
+        store = guard.Guard.load(folder if folder.is_dir() else config.guard)
+        lm = guard.GuardedModel(lm, store, policy=config.policy)
     return lm
 
 

@@ -11,9 +11,9 @@ from unlearn.cli.options import benchmark_options, common_options, model_options
 from unlearn.config import ModelConfig, PrepareConfig
 
 if TYPE_CHECKING:
-    from eval.models.prepare import Prepared
-
     from eval.data import Benchmark
+    from eval.models import LanguageModel
+    from eval.models.prepare import Prepared, PrepareSettings
     from eval.types import Progress
 
 __all__ = ["command", "prepare_scratch"]
@@ -21,9 +21,8 @@ __all__ = ["command", "prepare_scratch"]
 
 def prepare_scratch(config: ModelConfig, benchmark: Benchmark, progress: Progress) -> Prepared:
     """Return target and oracle of a model trained from nothing; trained once, then read from the cache."""
-    from eval.models.prepare import prepare
-
     from eval.models.loading import resolve_device
+    from eval.models.prepare import prepare
 
     prepared = prepare(config.model, benchmark, progress=progress)
     device = resolve_device(config.device)
@@ -59,16 +58,17 @@ def command(context: click.Context, /, as_json: bool, **_: object) -> None:
     benchmark = make_benchmark(config)
     quiet_libraries()
     with showing_progress() as progress:
-        from eval.models.prepare import prepare
-
         from eval.artifacts import writable_dir
+        from eval.models.prepare import prepare
 
         if config.output_dir is not None:
             writable_dir(config.output_dir)
         is_scratch = config.model.partition(":")[0] == "scratch"
+        model = config.model if is_scratch else load_model(config)
         prepared = prepare(
-            config.model if is_scratch else load_model(config),
+            model,
             benchmark,
+            settings=_settings(config, model, benchmark),
             seed=config.seed,
             parametrization=config.parametrization,
             progress=progress,
@@ -87,6 +87,35 @@ def command(context: click.Context, /, as_json: bool, **_: object) -> None:
         print_json(summary)
     else:
         click.echo(f"target: {folders['target']}\noracle: {folders['oracle']}")
+
+
+def _settings(config: PrepareConfig, model: str | LanguageModel, benchmark: Benchmark) -> PrepareSettings:
+    """Return the default settings with ``--set``'s changes of the last stage (``base.key=value``: of the base's)."""
+    from dataclasses import asdict, replace
+
+    from eval.errors import ConfigError
+    from eval.models.prepare import default_settings
+    from unlearn.methods import parse_overrides
+
+    settings = default_settings(model, benchmark, seed=config.seed, parametrization=config.parametrization)
+    stages = {"base": settings.base, "final": settings.final}
+    for pair in config.set:
+        name, _, _ = pair.partition(".") if "." in pair.partition("=")[0] else ("final", "", "")
+        stage = stages.get(name)
+        if stage is None:
+            raise ConfigError(
+                f"--set {pair!r}: there is no stage {name!r} here; use key=value or final.key=value."
+            )
+        change = parse_overrides([pair], [name])[name]
+        unknown = sorted(set(change) - set(asdict(stage)))
+        if unknown:
+            raise ConfigError(
+                f"Unknown training setting {unknown[0]!r}; allowed: {', '.join(asdict(stage))}."
+            )
+        stages[name] = replace(stage, **change)
+    final = stages["final"]
+    assert final is not None
+    return replace(settings, base=stages["base"], final=final)
 
 
 def _copy(folders: dict[str, Path], output_dir: Path) -> dict[str, Path]:
