@@ -14,7 +14,7 @@ __all__ = ["DEFAULT_METHODS", "Factory", "make_method", "method_names", "parse_o
 Factory: TypeAlias = Callable[[Mapping[str, Any]], UnlearningMethod]
 """Builds a method from a user's overrides of its settings."""
 
-DEFAULT_METHODS = ("graddiff", "npo", "grun-gd", "grun-idk", "grun-npo", "guard", "guard-refuse")
+DEFAULT_METHODS = ("graddiff", "npo", "npo-rt", "grun-gd", "grun-idk", "grun-npo", "guard", "guard-refuse")
 """What `unlearn compare` runs when no methods are named."""
 
 _PACKAGES: Registry[Mapping[str, Factory]] = Registry(
