@@ -21,7 +21,7 @@ from eval.types import Batch, Example, Kind, Message, Progress, Prompt, conversa
 
 __all__ = ["Generation", "GenerationOptions", "LanguageModel"]
 
-LOGITS_BYTES = 2**24
+LOGITS_BYTES = 2**25
 """Answer logits (fp32) of one scoring batch on a CPU (small batches stay in its cache); 64 times as much on a GPU."""
 
 

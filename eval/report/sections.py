@@ -96,7 +96,7 @@ def _point(run: RunInfo, x: float, y: float, **more: Any) -> dict[str, Any]:
 
 
 def utility_scatter(runs: Sequence[RunInfo], results: Results) -> Section | None:
-    """Plot forget ROUGE-L against model utility: down and to the right is better."""
+    """Plot forget ROUGE-L against model utility; one model alone makes no picture."""
     points = []
     for run in runs:
         x, y = _value(results, run.method, "model_utility"), _value(results, run.method, "forget_Q_A_ROUGE")
@@ -110,7 +110,7 @@ def utility_scatter(runs: Sequence[RunInfo], results: Results) -> Section | None
                     y_ci=_interval(results, run.method, "forget_Q_A_ROUGE"),
                 )
             )
-    if not points:
+    if len(points) < 2:
         return None
     return Section(
         id="forget-utility",

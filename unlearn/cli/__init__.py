@@ -82,8 +82,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: What stands after ``unlearn``; ``None``: the process's own.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    # Threads that spin while they wait take the cores from each other when anything else runs on the machine.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Threads that spin for long while they wait take the cores from whatever else runs on the machine.
+    os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     from eval.errors import UnlearnError
 
     try:
