@@ -40,10 +40,9 @@ def evaluate_one(
         seed: Of bootstrap intervals.
         progress: Told what is being done.
     """
-    from eval.runner import evaluate
-
     from eval.models import GenerationOptions
     from eval.report.sections import comparison_sections
+    from eval.runner import evaluate
 
     with Measure() as cost:
         evaluation = evaluate(

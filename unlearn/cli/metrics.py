@@ -73,7 +73,6 @@ def recompute_command(log: Path, reference: Path | None, as_json: bool) -> None:
     LOG is an OpenUnlearning *_EVAL.json, a TOFU legacy aggregated log, or a run folder of ours.
     """
     from eval.metrics.recompute import recompute
-
     from unlearn.cli.options import print_json
 
     print_json(recompute(log, reference))
