@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -25,6 +26,9 @@ _PACKAGES: Registry[Mapping[str, Factory]] = Registry(
         "guard": "guard.method:METHODS",
     },
 )
+
+_EXPONENT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+")
+"""Numbers such as 1e-4, which YAML 1.1 reads as text."""
 
 
 def _factories() -> dict[str, Factory]:
@@ -70,7 +74,7 @@ def parse_overrides(pairs: Sequence[str], methods: Sequence[str]) -> dict[str, d
         if not equals or not key:
             raise ConfigError(f"--set {pair!r} is not key=value; write for example --set npo.beta=0.2.")
         try:
-            value = yaml.safe_load(text)
+            value = float(text) if _EXPONENT.fullmatch(text.strip()) else yaml.safe_load(text)
         except yaml.YAMLError:
             raise ConfigError(f"--set {pair!r}: {text!r} cannot be read as a YAML value; quote it.") from None
         method, dot, name = key.partition(".")
