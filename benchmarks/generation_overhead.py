@@ -6,6 +6,7 @@ number of tokens (the end token is banned), and the variants alternate in one ru
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -45,15 +46,17 @@ def main() -> None:
     edited = fixed_length(edited)
     g = guard.Guard.build(forget=benchmark.forget, retain=benchmark.retain)
     guarded = fixed_length(guard.GuardedModel(LanguageModel(plain.model, plain.tokenizer), g))
-    flagged = [e for e in benchmark.forget if g.check(e).flagged]
-    innocent = [e for e in benchmark.retain if not g.check(e).flagged]
+    flagged = [e.paraphrased_question for e in benchmark.splits["forget"]]  # wordings the guard never encoded
+    innocent = [e.question for e in benchmark.splits["neighbours"]]
     options = GenerationOptions(max_new_tokens=NEW_TOKENS)
 
     rows = []
     for size in (1, 8):
 
         def work(lm: Any, prompts: list[Any], size: int = size) -> Callable[[], object]:
-            return lambda: lm.generate(prompts[:size], options)
+            """Ask new questions at every call, so that no encoding of a prompt is found in a cache."""
+            batches = itertools.cycle([prompts[i : i + size] for i in range(0, len(prompts) - size, size)])
+            return lambda: lm.generate(next(batches), options)
 
         seconds = interleaved(
             {
