@@ -45,7 +45,7 @@ def command(context: click.Context, /, method: str, as_json: bool, **_: object) 
     benchmark = make_benchmark(config)
     output_dir = config.output_dir or Path("runs") / slug(f"{config.benchmark}-{method}")
     quiet_libraries()
-    with locked_run(output_dir.parent / f"{output_dir.name}"), showing_progress() as progress:
+    with locked_run(output_dir), showing_progress() as progress:
         if config.model.partition(":")[0] == "scratch":
             from unlearn.cli.prepare import prepare_scratch
 
