@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
@@ -17,6 +18,9 @@ __all__ = ["answer_logits", "evaluating", "install_selector", "selecting", "shar
 Select = Callable[[Tensor], Tensor]
 _SELECT: ContextVar[Select | None] = ContextVar("select", default=None)
 _INSTALLED = "_unlearn_selects_positions"
+
+ANSWER_PARTS = 4
+"""Passes over the answers of one batch: more of them pad less and launch more."""
 
 
 def install_selector(model: Any) -> None:
@@ -74,7 +78,8 @@ def shared_prompt_logits(
 ) -> Tensor | None:
     """Like `answer_logits`, but each distinct prompt of ``batch.prompt_group`` runs once (no gradients).
 
-    Prompts run first and leave keys and values behind; answers then run on copies of them.
+    Prompts run first and leave keys and values behind; answers, sorted by length into a few parts with little
+    padding, run on copies of them. The output embedding sees all answer positions at once.
 
     Args:
         model: The causal model.
@@ -107,29 +112,35 @@ def shared_prompt_logits(
     cache = out.past_key_values
     if not hasattr(cache, "batch_select_indices") or not hasattr(cache, "get_seq_length"):
         return None
-    cache.batch_select_indices(group)
 
     lengths = (batch.labels != -100).sum(1)
-    answer_width = int(lengths.max()) - 1
-    steps = torch.arange(max(answer_width, 1), device=device)
-    columns = (batch.prompt_end[:, None] + steps[None]).clamp(max=batch.input_ids.shape[1] - 1)
-    answers = batch.input_ids.gather(1, columns)
-    predicts = steps[None] < (lengths - 1)[:, None]
-    answer_mask = predicts.to(batch.attention_mask.dtype) * batch.attention_mask.gather(1, columns)
+    starts = lengths.cumsum(0) - lengths
+    hidden = last_hidden[0].new_empty((int(lengths.sum()), last_hidden[0].shape[-1]))
+    hidden[starts.to(hidden.device)] = last_hidden[0][group.to(hidden.device)]
+    parts = lengths.argsort().chunk(ANSWER_PARTS)
+    for i, rows in enumerate(parts):
+        steps = torch.arange(max(int(lengths[rows].max()) - 1, 1), device=device)
+        columns = (batch.prompt_end[rows, None] + steps[None]).clamp(max=batch.input_ids.shape[1] - 1)
+        predicts = steps[None] < (lengths[rows] - 1)[:, None]
+        answer_mask = predicts.to(batch.attention_mask.dtype) * batch.attention_mask[rows].gather(1, columns)
+        places = (starts[rows, None] + 1 + steps[None])[predicts]
+        is_last = i == len(parts) - 1
+        part_cache = cache if is_last else copy.deepcopy(cache)
+        part_cache.batch_select_indices(group[rows])
 
-    def first_then_rest(hidden: Tensor) -> Tensor:
-        start = last_hidden[0][group.to(hidden.device)].to(hidden.device)
-        rows = torch.cat([start[:, None], hidden], dim=1)
-        wanted = torch.cat([torch.ones_like(predicts[:, :1]), predicts], dim=1)
-        return rows[wanted.to(hidden.device)]
+        def collect(
+            new: Tensor, places: Tensor = places, predicts: Tensor = predicts, is_last: bool = is_last
+        ) -> Tensor:
+            hidden[places.to(new.device)] = new[predicts.to(new.device)]
+            return hidden if is_last else new[:0, 0]
 
-    with context(batch.prompt_end), selecting(first_then_rest):
-        out = model(
-            input_ids=answers,
-            attention_mask=torch.cat([prompt_mask[group], answer_mask], dim=1),
-            position_ids=batch.prompt_end[:, None] + steps[None],
-            past_key_values=cache,
-            use_cache=True,
-        )
+        with context(batch.prompt_end[rows]), selecting(collect):
+            out = model(
+                input_ids=batch.input_ids[rows].gather(1, columns),
+                attention_mask=torch.cat([prompt_mask[group[rows]], answer_mask], dim=1),
+                position_ids=batch.prompt_end[rows, None] + steps[None],
+                past_key_values=part_cache,
+                use_cache=True,
+            )
     logits: Tensor = out.logits
     return logits

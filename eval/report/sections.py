@@ -149,7 +149,7 @@ def quality_scatter(runs: Sequence[RunInfo], results: Results) -> Section | None
             absent.append(_short(run))
         elif x is not None and p is not None and p > 0:
             points.append(_point(run, x, math.log10(p), note=f"p {format_p(p)}"))
-    if not any(point["role"] == "method" for point in points):
+    if len(points) < 2 or not any(point["role"] == "method" for point in points):
         return None
     left_out = f" Left out as not comparable: {', '.join(absent)}." if absent else ""
     return Section(
