@@ -123,7 +123,7 @@ def _page_commands() -> list[str]:
 
 
 def test_the_commands_in_the_pages_run(world, shared_data, project, tiny_lm, tmp_path):
-    """In order, in one folder, with a small model where they say path/to/model, few TOFU rows and short answers."""
+    """In order, in one folder, with a small model where they say path/to/model, short answers, few methods and rows."""
     _, folder, cache = world
     for name in ("model", "oracle"):
         tiny_lm.save(tmp_path / "path" / "to" / name)
@@ -132,7 +132,7 @@ def test_the_commands_in_the_pages_run(world, shared_data, project, tiny_lm, tmp
     data = str(shared_data / "tofu")
     for line in _page_commands():
         name = shlex.split(line)[1].upper()
-        limits = {f"UNLEARN_{name}_MAX_NEW_TOKENS": "8"}
+        limits = {f"UNLEARN_{name}_MAX_NEW_TOKENS": "8", f"UNLEARN_{name}_METHODS": "graddiff,guard-refuse"}
         if "tofu:" in line:
             limits |= {f"UNLEARN_{name}_DATA_DIR": data, f"UNLEARN_{name}_MAX_RETAIN": "8"}
         _run([UNLEARN, *shlex.split(line, comments=True)[1:]], tmp_path, **cache, **limits)
