@@ -150,3 +150,12 @@ def test_edit_of_another_base_model(run, project, tiny_lm, tmp_path):
 
 def test_adapter_folder_that_is_none(run, project, tmp_path):
     _refused(run("evaluate", *project.flags, "--adapter", tmp_path), "not a PEFT adapter")
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"), [("--template", "qa"), ("--dtype", "bfloat16"), ("--adapter", "a")]
+)
+def test_flags_that_a_model_from_nothing_cannot_follow(run, flag, value):
+    _refused(
+        run("evaluate", "--model", "scratch", flag, value), f"{flag} is for saved models", "unlearn prepare"
+    )

@@ -20,10 +20,21 @@ __all__ = ["command", "prepare_scratch"]
 
 
 def prepare_scratch(config: ModelConfig, benchmark: Benchmark, progress: Progress) -> Prepared:
-    """Return target and oracle of a model trained from nothing; trained once, then read from the cache."""
+    """Return target and oracle of a model trained from nothing; trained once, then read from the cache.
+
+    Raises:
+        ConfigError: If a flag is set that only a saved model can follow; it would otherwise be ignored.
+    """
+    from eval.errors import ConfigError
     from eval.models.loading import resolve_device
     from eval.models.prepare import prepare
 
+    for name in ("revision", "template", "dtype", "quantization", "attn_implementation", "adapter"):
+        if getattr(config, name, None) not in (None, "auto"):
+            raise ConfigError(
+                f"--{name.replace('_', '-')} is for saved models, and {config.model!r} starts from nothing; save it "
+                "with `unlearn prepare --output-dir DIR` and give --model DIR/target."
+            )
     prepared = prepare(config.model, benchmark, progress=progress)
     device = resolve_device(config.device)
     for lm in (prepared.target, prepared.oracle):
