@@ -22,7 +22,7 @@ from eval.metrics.utility import UTILITY_TERMS, harmonic_mean
 from eval.report.open_unlearning import EvalLog, item_values, items
 from eval.types import MetricResult
 
-__all__ = ["NO_REFERENCE", "aggregate", "check_reference", "check_rows"]
+__all__ = ["NO_REFERENCE", "aggregate", "check_reference", "check_rows", "row_values", "split_seed"]
 
 Array = npt.NDArray[np.float64]
 
@@ -82,7 +82,7 @@ def _transform(name: str) -> Callable[[npt.ArrayLike], Array]:
     return lambda values: np.asarray(values, dtype=np.float64)
 
 
-def _rows(name: str, entry: Any) -> Array:
+def row_values(name: str, entry: Any) -> Array:
     """Return one value for each row of the split, NaN where a row has none."""
     field, transform, values = _field(name), _transform(name), []
     for item in items(entry):
@@ -93,13 +93,13 @@ def _rows(name: str, entry: Any) -> Array:
     return np.asarray(values, dtype=np.float64)
 
 
-def _split_seed(name: str, seed: int) -> int:
+def split_seed(name: str, seed: int) -> int:
     """Draw the rows of one split alike for all its metrics, and those of different splits independently."""
     return checksums.crc32(name.split("_")[0].encode()) ^ seed
 
 
 def _weighted_means(values: Array, name: str, seed: int) -> Array:
-    weights = resample_weights(len(values), _split_seed(name, seed))
+    weights = resample_weights(len(values), split_seed(name, seed))
     present = np.isfinite(values)
     totals = weights[:, present].sum(1)
     sums = weights[:, present] @ values[present]
@@ -108,7 +108,7 @@ def _weighted_means(values: Array, name: str, seed: int) -> Array:
 
 
 def _mean(name: str, entry: Mapping[str, Any], seed: int) -> MetricResult:
-    values = _rows(name, entry)
+    values = row_values(name, entry)
     present = values[np.isfinite(values)]
     if not len(present):
         return MetricResult(value=None, reason=entry.get("reason") or "no row has a value")
@@ -126,8 +126,8 @@ def _resampled_auc(forget: Array, holdout: Array, seed: int) -> Array:
     return weighted_auc(
         forget,
         holdout,
-        resample_weights(len(forget), _split_seed("forget", seed)),
-        resample_weights(len(holdout), _split_seed("holdout", seed)),
+        resample_weights(len(forget), split_seed("forget", seed)),
+        resample_weights(len(holdout), split_seed("holdout", seed)),
     )
 
 
@@ -152,7 +152,7 @@ def _utility(log: EvalLog, results: Mapping[str, MetricResult], seed: int) -> Me
         return MetricResult(
             value=None, reason=f"needs nine terms, {len(missing)} missing: {', '.join(missing)}"
         )
-    draws = np.stack([_weighted_means(_rows(name, log[name]), name, seed) for name in UTILITY_TERMS])
+    draws = np.stack([_weighted_means(row_values(name, log[name]), name, seed) for name in UTILITY_TERMS])
     positive = (draws > 0).all(0)
     means = np.zeros(draws.shape[1])
     means[positive] = len(draws) / (1.0 / draws[:, positive]).sum(0)

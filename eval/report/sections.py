@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from eval.report.paired_section import paired_section
 from eval.report.report import RunInfo, Section
 from eval.report.run_sections import (
     COMPARABILITY,
@@ -61,6 +62,7 @@ def comparison_sections(
         utility_scatter(runs, results),
         quality_scatter(runs, results),
         truth_ratio_section(runs, results, logs),
+        paired_section(runs, results, logs),
         answers_section(runs, logs, examples),
         methods_section(runs),
         settings_section(runs),

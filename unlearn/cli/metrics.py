@@ -76,3 +76,30 @@ def recompute_command(log: Path, reference: Path | None, as_json: bool) -> None:
     from unlearn.cli.options import print_json
 
     print_json(recompute(log, reference))
+
+
+@command.command("paired")
+@click.argument("first", type=click.Path(path_type=Path))
+@click.argument("second", type=click.Path(path_type=Path))
+@click.option(
+    "--metric",
+    "metrics",
+    multiple=True,
+    metavar="NAME",
+    help="Repeatable; default: every mean over rows that both logs hold, and model utility.",
+)
+@click.option("--seed", type=int, default=0, help="Of exchanges and resamples (default 0).")
+@click.option("--json", "as_json", is_flag=True, help="Accepted for symmetry: the output is always JSON.")
+def paired_command(first: Path, second: Path, metrics: tuple[str, ...], seed: int, as_json: bool) -> None:
+    """Test whether the models of two logs differ on the same questions, and print FIRST minus SECOND.
+
+    \b
+    unlearn metrics paired runs/a/npo runs/a/guard --metric forget_Q_A_ROUGE
+
+    ``is_noise`` says that these questions cannot tell the two apart (p >= 0.05, randomization test, paired by row).
+    """
+    from eval.metrics.paired import paired_logs
+    from eval.report.open_unlearning import read_log
+    from unlearn.cli.options import print_json
+
+    print_json(paired_logs(read_log(first), read_log(second), metrics, seed=seed))

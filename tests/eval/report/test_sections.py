@@ -22,6 +22,7 @@ def test_a_comparison_has_every_section(runs, results, logs):
         "forget-utility",
         "quality-utility",
         "truth-ratios",
+        "paired",
         "answers",
         "methods",
         "settings",
