@@ -167,6 +167,10 @@ class UnlearningData:
     """Innocent prompts of other kinds (neighbours, world facts) a gate may learn from; never the tested rows."""
     refusals: tuple[str, ...] = ()
     """"I don't know" answers; empty: the package's own list."""
+    alternates: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Plausible other answers to forget questions, by the example's id (for AltPO)."""
+    negatives: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Gradual negatives of forget answers, nearest to the gold answer first, by the example's id (for GNM)."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -23,6 +24,8 @@ class Row:
     """One (example, answer) pair ready for training."""
 
     encoded: Encoded
+    kind: str = "gold"
+    """What its answer is: see `finetune_baselines.forget_answers`; nobody asks it of a retain row."""
     reference_logps: tuple[float, ...] | None = None
     """Log-probability of each answer token under the reference model, nats; ``None``: nobody needs it."""
 
@@ -31,11 +34,15 @@ class Row:
 class PairBatch:
     """Forget rows and their retain partners, padded together so that one forward serves both.
 
-    Rows ``[0, num_forget)`` of ``both`` are forgotten, the rest retained.
+    Rows ``[0, num_forget)`` of ``both`` stand after forget questions, the rest are retained. Where a method looks
+    at several answers to the same question (gold and refusal, say), the forget rows come kind by kind, each kind
+    in the order of the questions.
     """
 
     both: Batch
     num_forget: int
+    kinds: tuple[tuple[str, int], ...] = ()
+    """Kind and number of the forget rows, in order; empty: nothing is known, all count as ``gold``."""
     reference_logps: Tensor | None = None
     """Gold-token log-probabilities under the reference, in the order of ``both.targets``, nats, shape ``(N,)``;
     NaN where a row has none. Constant: computed once, before the first step."""
@@ -58,14 +65,35 @@ class PairBatch:
         return torch.arange(len(self.both), device=self.both.input_ids.device) < self.num_forget
 
     @property
+    def lengths(self) -> Tensor:
+        """Answer tokens of each row, shape ``(B,)``."""
+        return (self.both.labels[:, 1:] != -100).sum(1)
+
+    @property
     def num_forget_tokens(self) -> int:
         """Answer tokens of the forget rows: the first so many of ``both.targets`` belong to them."""
-        return int((self.both.labels[: self.num_forget, 1:] != -100).sum())
+        return int(self.lengths[: self.num_forget].sum())
 
     @property
     def num_retain_tokens(self) -> int:
         """Answer tokens of the retain rows."""
-        return int((self.both.labels[self.num_forget :, 1:] != -100).sum())
+        return int(self.lengths[self.num_forget :].sum())
+
+    @property
+    def sections(self) -> dict[str, slice]:
+        """Rows of each kind of answer after the forget questions, then those of ``retain`` (perhaps none)."""
+        out: dict[str, slice] = {}
+        start = 0
+        for kind, count in self.kinds or (("gold", self.num_forget),):
+            out[kind] = slice(start, start + count)
+            start += count
+        return out | {"retain": slice(start, len(self.both))}
+
+    def size(self, unit: str) -> int:
+        """Number of rows or answer tokens of one kind (``forget``: of all kinds): see `training.Unit`."""
+        kind, _, what = unit.rpartition("_")
+        rows = slice(0, self.num_forget) if kind == "forget" else self.sections.get(kind, slice(0, 0))
+        return rows.stop - rows.start if what == "rows" else int(self.lengths[rows].sum())
 
     @property
     def forget(self) -> Batch:
@@ -109,6 +137,7 @@ def encode_rows(
     answers: Sequence[str],
     *,
     reference: LanguageModel | None = None,
+    kind: str = "gold",
 ) -> list[Row]:
     """Tokenise examples with the answers beside them, once for the whole run.
 
@@ -118,20 +147,23 @@ def encode_rows(
         answers: One for each example.
         reference: Score the answers under this model (evaluation mode, no gradient, fp32 log-softmax) and store
             the log-probabilities with the rows; ``None``: the objective needs none.
+        kind: What the answers are.
     """
     encoded = lm.encode(examples, answers)
     if reference is None:
-        return [Row(encoded=row) for row in encoded]
+        return [Row(encoded=row, kind=kind) for row in encoded]
     scores = reference.score(examples, answers)
     return [
-        Row(encoded=row, reference_logps=tuple(score.logps.tolist()))
+        Row(encoded=row, kind=kind, reference_logps=tuple(score.logps.tolist()))
         for row, score in zip(encoded, scores, strict=True)
     ]
 
 
 def collate_pairs(lm: LanguageModel, forget: Sequence[Row], retain: Sequence[Row]) -> PairBatch:
-    """Pad forget rows and retain rows into one batch, forget rows first."""
-    rows = [*forget, *retain]
+    """Pad forget rows and retain rows into one batch, forget rows first and sorted by kind."""
+    counts = Counter(row.kind for row in forget)  # in the order of first appearance
+    order = {kind: place for place, kind in enumerate(counts)}
+    rows = [*sorted(forget, key=lambda row: order[row.kind]), *retain]
     reference = None
     if any(row.reference_logps is not None for row in rows):
         missing = float("nan")
@@ -143,5 +175,8 @@ def collate_pairs(lm: LanguageModel, forget: Sequence[Row], retain: Sequence[Row
             ]
         )
     return PairBatch(
-        both=lm.collate([row.encoded for row in rows]), num_forget=len(forget), reference_logps=reference
+        both=lm.collate([row.encoded for row in rows]),
+        num_forget=len(forget),
+        kinds=tuple(counts.items()),
+        reference_logps=reference,
     )

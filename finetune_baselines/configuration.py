@@ -6,12 +6,12 @@ import contextlib
 import difflib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from eval.errors import ConfigError
 from finetune_baselines.parametrization import LastBlocks, Lora, Parametrization, parametrization
 from finetune_baselines.presets import PRESETS, auto_preset, preset
-from finetune_baselines.recipes import TUNABLE, LoraSettings, Recipe, recipe
+from finetune_baselines.recipes import RECIPES, LoraSettings, Recipe, recipe
 from finetune_baselines.training import TrainSettings
 
 __all__ = ["Configuration", "check_overrides", "configure"]
@@ -19,9 +19,7 @@ __all__ = ["Configuration", "check_overrides", "configure"]
 _TRAIN = tuple(field.name for field in fields(TrainSettings))
 _LORA = tuple(field.name for field in fields(LoraSettings))
 _OWN = ("preset", "parametrization", "blocks")
-_NULLABLE: dict[str, type] = {"max_forget_loss": float, "save_steps": int}
 _KINDS: dict[type, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
-ALLOWED = (*_OWN, *TUNABLE, *_TRAIN, *_LORA)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +42,7 @@ class Configuration:
         return {
             "preset": self.preset,
             "parametrization": part.name,
-            **{name: getattr(self.recipe, name) for name in TUNABLE},
+            **self.recipe.tunables,
             **asdict(self.train),
             **shape,
         }
@@ -66,7 +64,7 @@ def configure(method: str, overrides: Mapping[str, Any], *, num_parameters: int)
 
     Args:
         method: A name in `RECIPES`.
-        overrides: Any of a recipe's tunable fields, a `TrainSettings` or `LoraSettings` field, ``preset``,
+        overrides: Any of the recipe's `Recipe.tunables`, a `TrainSettings` or `LoraSettings` field, ``preset``,
             ``parametrization`` and ``blocks``.
         num_parameters: Of the model: ``preset`` ``auto`` (the default) goes by its size.
 
@@ -74,26 +72,40 @@ def configure(method: str, overrides: Mapping[str, Any], *, num_parameters: int)
         UnknownNameError: If the method, preset or parametrization is unknown.
         ConfigError: If a key is unknown or a value of the wrong kind or out of range.
     """
-    recipe(method)
-    for key in overrides:
-        if key not in ALLOWED:
-            close = difflib.get_close_matches(key, ALLOWED, n=1, cutoff=0.5)
-            hint = f"Did you mean {close[0]!r}? " if close else ""
-            raise ConfigError(
-                f"Unknown setting {key!r} of {method}. {hint}Allowed: {', '.join(sorted(ALLOWED))}."
-            )
-    kind = str(overrides.get("parametrization", "full"))
+    own = tuple(recipe(method).tunables)
+    _refuse_unknown(method, overrides, (*_OWN, *own, *_TRAIN, *_LORA))
+    kind = str(overrides.get("parametrization", recipe(method).parametrization))
     name = str(overrides.get("preset", "auto"))
     start = preset(auto_preset(num_parameters) if name == "auto" else name, method, kind)
-    blocks = _checked("blocks", overrides["blocks"], 1) if "blocks" in overrides else None
+    blocks = _checked("blocks", overrides["blocks"], 1, int) if "blocks" in overrides else None
     part = parametrization(kind, lora=_changed(start.lora, _LORA, overrides), blocks=blocks)
     _refuse_idle(part, overrides)
     return Configuration(
         preset=start.name,
-        recipe=_changed(start.recipe, TUNABLE, overrides),
+        recipe=start.recipe.changed(
+            {
+                key: _checked(key, overrides[key], like, start.recipe.hint(key))
+                for key, like in start.recipe.tunables.items()
+                if key in overrides
+            }
+        ),
         train=_changed(start.train, _TRAIN, overrides),
         parametrization=part,
     )
+
+
+def _refuse_unknown(method: str, overrides: Mapping[str, Any], allowed: tuple[str, ...]) -> None:
+    for key in overrides:
+        if key in allowed:
+            continue
+        owners = [name for name, one in RECIPES.items() if key in one.tunables]
+        close = difflib.get_close_matches(key, allowed, n=1, cutoff=0.5)
+        hint = f"Did you mean {close[0]!r}? " if close else ""
+        if owners:
+            hint = f"It is a setting of {', '.join(owners)}. "
+        raise ConfigError(
+            f"Unknown setting {key!r} of {method}. {hint}Allowed: {', '.join(sorted(allowed))}."
+        )
 
 
 def _refuse_idle(part: Parametrization, overrides: Mapping[str, Any]) -> None:
@@ -108,19 +120,25 @@ def _refuse_idle(part: Parametrization, overrides: Mapping[str, Any]) -> None:
 
 
 def _changed(start: Any, names: tuple[str, ...], overrides: Mapping[str, Any]) -> Any:
+    hints = get_type_hints(type(start))
     return replace(
-        start, **{k: _checked(k, overrides[k], getattr(start, k)) for k in names if k in overrides}
+        start,
+        **{k: _checked(k, overrides[k], getattr(start, k), hints[k]) for k in names if k in overrides},
     )
 
 
-def _checked(key: str, value: Any, like: Any) -> Any:
-    """Return ``value`` as the kind of ``like``; "1e-4", which YAML reads as text, is a number."""
-    if value is None and key in _NULLABLE:
+def _checked(key: str, value: Any, like: Any, hint: Any) -> Any:
+    """Return ``value`` as the kind that ``hint`` declares; "1e-4", which YAML reads as text, is a number."""
+    is_nullable = type(None) in get_args(hint)
+    if value is None and is_nullable:
         return None
-    kind = _NULLABLE.get(key, type(like))
+    kind = next((arg for arg in get_args(hint) if arg in _KINDS), None) or (hint if hint in _KINDS else str)
     if kind is float and isinstance(value, (int, str)) and not isinstance(value, bool):
         with contextlib.suppress(ValueError):
             value = float(value)
     if type(value) is not kind:
-        raise ConfigError(f"{key} is {value!r}; it must be {_KINDS[kind]}, such as {like!r}.")
+        example = "" if like is None else f", such as {like!r}"
+        raise ConfigError(
+            f"{key} is {value!r}; it must be {_KINDS[kind]}{' or null' * is_nullable}{example}."
+        )
     return value

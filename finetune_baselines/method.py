@@ -18,9 +18,9 @@ from eval.types import Example, Kind, Progress, UnlearningData, UnlearningMethod
 from finetune_baselines.artifact import MANIFEST, read_artifact, write_artifact
 from finetune_baselines.batches import Row, encode_rows
 from finetune_baselines.configuration import Configuration, check_overrides, configure
-from finetune_baselines.objective import RecipeObjective, needs_reference
+from finetune_baselines.forget_answers import ANSWERS
+from finetune_baselines.objective import needs_reference, new_objective
 from finetune_baselines.recipes import RECIPES, recipe
-from finetune_baselines.refusals import refusal_answers
 from finetune_baselines.training import TrainResult, TrainRows, TrainSettings, run_training
 
 __all__ = ["METHODS", "FineTuning", "train"]
@@ -35,8 +35,10 @@ def train(
     *,
     forget: Sequence[Example],
     retain: Sequence[Example] = (),
-    parametrization: str = "full",
+    parametrization: str | None = None,
     refusals: Sequence[str] = (),
+    alternates: Mapping[str, tuple[str, ...]] | None = None,
+    negatives: Mapping[str, tuple[str, ...]] | None = None,
     output_dir: Path | str | None = None,
     seed: int = 0,
     settings: TrainSettings | None = None,
@@ -50,11 +52,14 @@ def train(
 
     Args:
         lm: The model to start from.
-        method: A name in `RECIPES`: ga, graddiff, kl-min, idk, npo, npo-rt, npo-kl.
+        method: A name in `RECIPES`.
         forget: Questions with the answers to forget.
         retain: Questions with answers to keep; methods with a retain term need them.
-        parametrization: ``full``, ``last-k`` or ``lora``.
-        refusals: Lines ``idk`` teaches; empty: the package's own.
+        parametrization: A name in `finetune_baselines.parametrization.PARAMETRIZATIONS`; ``None``: the method's own
+            (mostly ``full``).
+        refusals: Lines to teach, for methods that teach any; empty: the package's own.
+        alternates: Other answers to forget questions by example id, for ``altpo``.
+        negatives: Gradual negatives by example id, nearest to the gold answer first, for ``gnm``.
         output_dir: Where the artifact and ``metrics.jsonl`` go; ``None``: nothing is written.
         seed: Of data order, partners, refusals, dropout and adapter initialisation.
         settings: How to optimise, replacing the preset's settings.
@@ -71,10 +76,15 @@ def train(
             question or no answer, or a row is in both sets.
         TrainingDivergedError: If a term of the loss is not finite.
     """
-    configuration = _configuration(
-        lm, method, {"parametrization": parametrization, **(overrides or {})}, settings
+    own = {} if parametrization is None else {"parametrization": parametrization}
+    configuration = _configuration(lm, method, {**own, **(overrides or {})}, settings)
+    data = UnlearningData(
+        forget=tuple(forget),
+        retain=tuple(retain),
+        refusals=tuple(refusals),
+        alternates=alternates or {},
+        negatives=negatives or {},
     )
-    data = UnlearningData(forget=tuple(forget), retain=tuple(retain), refusals=tuple(refusals))
     folder = None if output_dir is None else Path(output_dir)
     return _unlearn(lm, configuration, data, folder, seed=seed, progress=progress)
 
@@ -166,7 +176,7 @@ def _unlearn(
         resume = _claim_checkpoints(output_dir, run)
     tuned = configuration.parametrization.prepare(lm, seed=seed)
     rows = _rows(lm, configuration, data, seed)
-    objective = RecipeObjective(configuration.recipe, start=_start_model(lm, configuration))
+    objective = new_objective(configuration.recipe, start=_start_model(lm, configuration), seed=seed)
     result = run_training(
         tuned,
         objective,
@@ -225,22 +235,21 @@ def _start_model(lm: LanguageModel, configuration: Configuration) -> LanguageMod
 
 def _rows(lm: LanguageModel, configuration: Configuration, data: UnlearningData, seed: int) -> TrainRows:
     recipe = configuration.recipe
-    needs_logps = "logps" in needs_reference(recipe)
-    if recipe.answers == "refusal":
-        answers = refusal_answers(
-            len(data.forget), data.refusals, variants=configuration.train.epochs, seed=seed
+    reference = lm if "logps" in needs_reference(recipe) else None
+    forget: list[list[Row]] = [[] for _ in data.forget]
+    for kind in recipe.answer_kinds:
+        texts = ANSWERS[kind].texts(data, recipe, configuration.train.epochs, seed)
+        flat = [(i, text) for i, given in enumerate(texts) for text in given]
+        rows = encode_rows(
+            lm, [data.forget[i] for i, _ in flat], [text for _, text in flat], reference=reference, kind=kind
         )
-    else:
-        answers = [(_answer(row),) for row in data.forget]
-    flat = [(row, answer) for row, given in zip(data.forget, answers, strict=True) for answer in given]
-    encoded = iter(
-        encode_rows(lm, [row for row, _ in flat], [a for _, a in flat], reference=lm if needs_logps else None)
-    )
-    forget: list[tuple[Row, ...]] = [tuple(next(encoded) for _ in given) for given in answers]
+        for (i, _), row in zip(flat, rows, strict=True):
+            forget[i].append(row)
     retain: list[Row] = []
-    if recipe.retain is not None:
+    if recipe.uses_retain:
         retain = encode_rows(lm, data.retain, [_answer(row) for row in data.retain])
-    return TrainRows(forget=forget, retain=retain)
+    draws: dict[str, int] = {kind: ANSWERS[kind].draws(recipe) for kind in recipe.answer_kinds}
+    return TrainRows(forget=forget, retain=retain, draws=draws)
 
 
 def _answer(row: Example) -> str:
@@ -253,7 +262,9 @@ def _answer(row: Example) -> str:
 
 def _texts(data: UnlearningData) -> list[Any]:
     return [[[list(r.conversation), r.answer] for r in part] for part in (data.forget, data.retain)] + [
-        list(data.refusals)
+        list(data.refusals),
+        sorted(data.alternates.items()),
+        sorted(data.negatives.items()),
     ]
 
 
@@ -261,7 +272,7 @@ def _check_data(configuration: Configuration, data: UnlearningData) -> None:
     name = configuration.recipe.name
     if not data.forget:
         raise DataError(f"The forget set is empty, so {name} has nothing to unlearn.")
-    if configuration.recipe.retain is not None and not data.retain:
+    if configuration.recipe.uses_retain and not data.retain:
         raise DataError(
             f"{name} has a retain term and needs retain rows, but none were given; see `ga` or `npo`."
         )

@@ -2,15 +2,13 @@
 
 The paper's learning rates move a model of a few million parameters by next to nothing. ``scratch`` was tuned on
 the embedded benchmark's world seed 1, where target and oracle are small models trained from nothing, to reach a
-forget quality above 0.05 with the highest model utility; results are reported on seed 0.
+forget quality above 0.05 with the highest model utility; results are reported on seed 0. What a method changes
+of it stands with its recipe (`Recipe.scratch`, `Recipe.scratch_lora`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from types import MappingProxyType
-from typing import Any
+from dataclasses import dataclass, fields, replace
 
 from eval.errors import UnknownNameError
 from finetune_baselines.recipes import RECIPES, LoraSettings, Recipe
@@ -35,31 +33,6 @@ class Preset:
 _SMALL = TrainSettings(
     learning_rate=1e-3, epochs=5, batch_size=16, warmup_epochs=0.0, weight_decay=0.0, schedule="constant"
 )
-_SCRATCH: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = MappingProxyType(
-    {
-        "ga": ({"learning_rate": 7.5e-4}, {"max_forget_loss": 4.0}),
-        "graddiff": ({"epochs": 8}, {"max_forget_loss": 3.0}),
-        "kl-min": ({"epochs": 8}, {"max_forget_loss": 4.0, "retain_weight": 2.0}),
-        "idk": ({"learning_rate": 7e-4, "epochs": 6, "retain_per_forget": 2}, {}),
-        "npo": ({"learning_rate": 5e-4, "epochs": 10}, {"beta": 0.5}),
-        "npo-rt": ({"retain_per_forget": 2}, {"retain_weight": 5.0}),
-        "npo-kl": ({"epochs": 6}, {"retain_weight": 10.0}),
-    }
-)
-"""Method to its changes of `_SMALL` and of its recipe; without a limit on the forget loss, gradient ascent would
-ruin the model before the forget set is forgotten."""
-_SCRATCH_LORA: Mapping[str, tuple[Mapping[str, Any], str]] = MappingProxyType(
-    {
-        "ga": ({"learning_rate": 5e-4, "epochs": 12}, "all-linear"),
-        "graddiff": ({"learning_rate": 1.5e-3, "epochs": 14}, "all-linear"),
-        "kl-min": ({"learning_rate": 3e-3, "epochs": 14}, "mlp"),
-        "idk": ({"learning_rate": 1.5e-3, "epochs": 10}, "all-linear"),
-        "npo": ({"learning_rate": 5e-4, "epochs": 20}, "all-linear"),
-        "npo-rt": ({"learning_rate": 3e-3, "epochs": 12}, "mlp"),
-        "npo-kl": ({"learning_rate": 3e-3, "epochs": 12}, "mlp"),
-    }
-)
-"""Method to what an adapter of rank 16 changes further, and to its targets."""
 
 
 def auto_preset(num_parameters: int) -> str:
@@ -76,20 +49,19 @@ def preset(name: str, method: str, parametrization: str) -> Preset:
     if name not in PRESETS:
         raise UnknownNameError("preset", name, PRESETS)
     recipe = RECIPES[method]
+    has_adapter = parametrization not in ("full", "last-k")
     if name == "paper":
         train = recipe.paper_settings
-        if parametrization == "lora":
+        if has_adapter:
             train = replace(train, learning_rate=recipe.paper_lora_learning_rate)
         return Preset(name=name, recipe=recipe, train=train, lora=recipe.paper_lora)
-    train_changes, recipe_changes = _SCRATCH[method]
-    lora_changes, targets = _SCRATCH_LORA[method]
-    if parametrization == "lora":
-        train_changes = {**train_changes, **lora_changes}
+    changes = {**recipe.scratch, **(recipe.scratch_lora if has_adapter else {})}
+    own, lora = recipe.tunables, {field.name for field in fields(LoraSettings)}
     return Preset(
         name=name,
-        recipe=replace(recipe, **recipe_changes),
-        train=replace(_SMALL, **train_changes),
-        lora=LoraSettings(rank=16, alpha=32.0, targets=targets),
+        recipe=recipe.changed({key: value for key, value in changes.items() if key in own}),
+        train=replace(_SMALL, **{k: v for k, v in changes.items() if k not in own and k not in lora}),
+        lora=LoraSettings(rank=16, alpha=32.0, **{k: v for k, v in changes.items() if k in lora}),
     )
 
 

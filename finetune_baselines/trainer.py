@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, SequentialSampler
 from transformers.trainer_callback import PrinterCallback
 
+from eval.artifacts import read_json, write_json
 from eval.data.pairing import Pair, RandomPairs, draw
 from eval.errors import ArtifactError, ConfigError
 from eval.models.language_model import LanguageModel
@@ -38,7 +39,7 @@ __all__ = ["UnlearningTrainer", "train"]
 
 WEIGHTS = "trainable.safetensors"
 STATE = "trainer_state.json"
-UNITS = ("forget_rows", "forget_tokens", "retain_rows", "retain_tokens")
+OBJECTIVE = "objective.json"
 
 
 class TrainedModule(nn.Module):
@@ -77,9 +78,15 @@ class PairDataset(Dataset[tuple[list[Row], list[Row]]]):
 
     def __getitem__(self, index: int) -> tuple[list[Row], list[Row]]:
         pair: Pair = self.pairs[index]
-        choices = self.rows.forget[pair.forget]
-        forget = choices[draw(len(choices), self.seed, "answer", pair.epoch, pair.forget)]
-        return [forget], [self.rows.retain[i] for i in pair.retain]
+        choices: dict[str, list[Row]] = {}
+        for row in self.rows.forget[pair.forget]:
+            choices.setdefault(row.kind, []).append(row)
+        forget: list[Row] = []
+        for kind, rows in choices.items():
+            first = draw(len(rows), self.seed, "answer", pair.epoch, pair.forget)
+            count = min(self.rows.draws.get(kind, 1), len(rows))
+            forget += [rows[(first + k) % len(rows)] for k in range(count)]
+        return forget, [self.rows.retain[i] for i in pair.retain]
 
 
 class UnlearningTrainer(transformers.Trainer):  # type: ignore[misc]  # its types are not read
@@ -144,14 +151,16 @@ class UnlearningTrainer(transformers.Trainer):  # type: ignore[misc]  # its type
     ) -> tuple[list[Any], None]:
         """Fetch a step's micro-batches and note the share of each in the step's rows and tokens."""
         samples, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        counts = torch.tensor([_counts(sample["pairs"]) for sample in samples], dtype=torch.float64)
+        units = sorted({"forget_rows", *getattr(self.objective, "units", {}).values()})
+        sizes = [[sample["pairs"].size(unit) for unit in units] for sample in samples]
+        counts = torch.tensor(sizes, dtype=torch.float64)
         total = counts.sum(0)
         scale = 1
         if self.accelerator.num_processes > 1:
             total = self.accelerator.reduce(total.to(device), "sum").cpu()
             scale = self.accelerator.num_processes
         shares = scale * counts / total.clamp(min=1)
-        self._shares = [dict(zip(UNITS, row, strict=True)) for row in shares.tolist()]
+        self._shares = [dict(zip(units, row, strict=True)) for row in shares.tolist()]
         return samples, None
 
     # --- the step ----------------------------------------------------------------------------------------------
@@ -243,6 +252,8 @@ class UnlearningTrainer(transformers.Trainer):  # type: ignore[misc]  # its type
         folder.mkdir(parents=True, exist_ok=True)
         module = self.accelerator.unwrap_model(self.model)
         save_file({k: v.detach().cpu().contiguous() for k, v in module.trained().items()}, folder / WEIGHTS)
+        if hasattr(self.objective, "state_dict"):
+            write_json(folder / OBJECTIVE, self.objective.state_dict())
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         module = self.accelerator.unwrap_model(model if model is not None else self.model)
@@ -256,6 +267,8 @@ class UnlearningTrainer(transformers.Trainer):  # type: ignore[misc]  # its type
         with torch.no_grad():
             for name, parameter in trained.items():
                 parameter.copy_(stored[name])
+        if hasattr(self.objective, "load_state_dict"):
+            self.objective.load_state_dict(read_json(Path(resume_from_checkpoint) / OBJECTIVE))
 
     def _move_model_to_device(self, model: nn.Module, device: torch.device) -> None:
         """The model stays where the caller put it."""
@@ -263,10 +276,6 @@ class UnlearningTrainer(transformers.Trainer):  # type: ignore[misc]  # its type
     def floating_point_ops(self, inputs: Any) -> int:
         """Nothing reads it, and the estimate needs a model's own input names."""
         return 0
-
-
-def _counts(batch: PairBatch) -> tuple[int, int, int, int]:
-    return batch.num_forget, batch.num_forget_tokens, batch.num_retain, batch.num_retain_tokens
 
 
 def _arguments(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from torch import Tensor, nn
 
@@ -29,8 +29,9 @@ __all__ = [
     "run_training",
 ]
 
-Unit = Literal["forget_rows", "forget_tokens", "retain_rows", "retain_tokens"]
-"""What a term is a mean over; with gradient accumulation each micro-batch counts by its share of the unit."""
+Unit: TypeAlias = str
+"""What a term is a mean over: ``<kind>_rows`` or ``<kind>_tokens``, with a kind of answer (``gold``, ``refusal``,
+...), ``forget`` (all kinds) or ``retain``; with gradient accumulation a micro-batch counts by its share of it."""
 
 
 class TrainingDivergedError(UnlearnError, RuntimeError):
@@ -87,9 +88,10 @@ class TrainSettings:
 class Objective(Protocol):
     """What is minimised: named, already weighted terms whose sum is the loss.
 
-    Two optional attributes: ``units``, a mapping from a term's name to the `Unit` it is a mean over (default
-    ``forget_rows``), and ``should_stop(terms) -> str | None``, asked after each step with that step's terms
-    (floats): a sentence ends the run.
+    Optional attributes: ``units``, a mapping from a term's name to the `Unit` it is a mean over (default
+    ``forget_rows``); ``should_stop(terms) -> str | None``, asked after each step with that step's terms (floats,
+    the same on all processes): a sentence ends the run; ``state_dict()`` and ``load_state_dict(state)``, where it
+    keeps numbers of its own between steps (as JSON in checkpoints).
     """
 
     def __call__(self, lm: LanguageModel, batch: PairBatch, module: nn.Module) -> dict[str, Tensor]:
@@ -109,9 +111,11 @@ class TrainRows:
     """The rows a run trains on, encoded once."""
 
     forget: Sequence[Sequence[Row]]
-    """For each forget example its alternatives (one gold answer, or several refusals); each epoch takes one,
-    chosen by (seed, epoch, index)."""
+    """For each forget example its alternatives (one gold answer, several refusals, or both): each epoch takes one
+    of every kind, chosen by (seed, epoch, index)."""
     retain: Sequence[Row] = ()
+    draws: Mapping[str, int] = field(default_factory=dict)
+    """Kinds of which an epoch takes more than one, if there are so many."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -59,7 +59,7 @@ def test_each_method_unlearns_saves_loads_and_leaves_the_model_alone(tiny_lm, ex
     assert all(torch.isfinite(tensor).all() for tensor in _weights(tuned).values())
 
     forget = list(data.forget)
-    if RECIPES[name].answers == "refusal":
+    if RECIPES[name].answer_kinds == ("refusal",):
         assert _prob(tuned, forget, list(lines) * 4) > 1.3 * _prob(tiny_lm, forget, list(lines) * 4)
     else:
         assert _prob(tuned, forget) < 0.95 * _prob(tiny_lm, forget)
@@ -204,15 +204,16 @@ def test_small_models_get_the_scratch_preset_and_large_ones_the_papers():
     small, large = (configure("npo", {}, num_parameters=size) for size in (2_000_000, 1_000_000_000))
     assert (small.preset, large.preset) == ("scratch", "paper")
     assert (large.train.learning_rate, large.train.epochs, large.train.batch_size) == (1e-5, 10, 32)
-    assert large.recipe.beta == 0.1
+    assert large.recipe.tunables["beta"] == 0.1
     assert configure("npo", {"preset": "paper"}, num_parameters=0).train == large.train
     assert configure("npo", {"epochs": 2}, num_parameters=0).train.epochs == 2
 
 
 def test_numbers_may_be_written_as_users_write_them():
     settings = configure("ga", {"learning_rate": "1e-4", "max_forget_loss": 5}, num_parameters=0)
-    assert (settings.train.learning_rate, settings.recipe.max_forget_loss) == (1e-4, 5.0)
-    assert configure("ga", {"max_forget_loss": None}, num_parameters=0).recipe.max_forget_loss is None
+    assert (settings.train.learning_rate, settings.recipe.tunables["max_forget_loss"]) == (1e-4, 5.0)
+    unlimited = configure("ga", {"max_forget_loss": None}, num_parameters=0).recipe
+    assert unlimited.tunables["max_forget_loss"] is None
 
 
 def test_settings_given_as_an_object_replace_the_preset(tiny_lm, examples, tmp_path):

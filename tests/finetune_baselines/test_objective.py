@@ -1,5 +1,4 @@
 import math
-from dataclasses import replace
 
 import pytest
 import torch
@@ -52,7 +51,7 @@ def test_terms_at_the_start_model_have_their_known_values(tiny_lm, examples):
 def test_weights_multiply_their_terms(tiny_lm, examples):
     batch = _batch(tiny_lm, examples)
     plain = _value(tiny_lm, batch, RECIPES["graddiff"])
-    weighted = _value(tiny_lm, batch, replace(RECIPES["graddiff"], forget_weight=0.5, retain_weight=3.0))
+    weighted = _value(tiny_lm, batch, RECIPES["graddiff"].changed({"forget_weight": 0.5, "retain_weight": 3.0}))
     assert weighted["forget_ga"] == pytest.approx(0.5 * plain["forget_ga"])
     assert weighted["retain_ce"] == pytest.approx(3 * plain["retain_ce"])
 
@@ -62,7 +61,7 @@ def test_padding_and_the_company_of_longer_rows_change_nothing(tiny_lm, examples
     """T3: prompt and padding are masked, so a batch with a much longer row equals the same rows without it."""
     long = examples[5].replace(question="Please " * 40 + examples[5].question)
     short, padded = _batch(tiny_lm, examples), _batch(tiny_lm, [*examples[:4], long])
-    recipe = replace(RECIPES[name], retain_weight=0.0)
+    recipe = RECIPES[name].changed({"retain_weight": 0.0})
     first = _value(tiny_lm, short, recipe, start=tiny_lm)
     second = _value(tiny_lm, padded, recipe, start=tiny_lm)
     assert padded.both.input_ids.shape[1] > short.both.input_ids.shape[1] + 50
@@ -101,12 +100,6 @@ def test_halves_weighted_by_their_share_sum_to_the_whole(tiny_lm, examples):
         )
         for i in (0, 2)
     ]
-    size = {
-        "forget_rows": lambda b: b.num_forget,
-        "forget_tokens": lambda b: b.num_forget_tokens,
-        "retain_rows": lambda b: b.num_retain,
-        "retain_tokens": lambda b: b.num_retain_tokens,
-    }
     with torch.no_grad():
         for parameter in tiny_lm.model.parameters():  # away from the reference, where NPO's rows differ
             parameter.mul_(1.5)
@@ -114,9 +107,9 @@ def test_halves_weighted_by_their_share_sum_to_the_whole(tiny_lm, examples):
         objective = RecipeObjective(RECIPES[name])
         expected = _value(tiny_lm, whole, RECIPES[name])
         for term, unit in objective.units.items():
-            total = size[unit](whole)
+            total = whole.size(unit)
             got = sum(
-                objective(tiny_lm, part, tiny_lm.model)[term].item() * size[unit](part) / total
+                objective(tiny_lm, part, tiny_lm.model)[term].item() * part.size(unit) / total
                 for part in parts
             )
             assert got == pytest.approx(expected[term], rel=1e-4)

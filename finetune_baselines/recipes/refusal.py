@@ -1,0 +1,18 @@
+"""Other answers taught by plain cross-entropy."""
+
+from __future__ import annotations
+
+from finetune_baselines.recipes.base import Recipe, forget, retain
+
+__all__ = ["RECIPES"]
+
+RECIPES = (
+    Recipe(
+        name="idk",
+        summary='Trains "I don\'t know" lines as answers to the forget questions, and keeps the retain answers',
+        paper="TOFU arXiv:2401.06121",
+        terms=(forget("ce", on="refusal"), retain("ce")),
+        scratch={"learning_rate": 7e-4, "epochs": 6, "retain_per_forget": 2},
+        scratch_lora={"learning_rate": 1.5e-3, "epochs": 10},
+    ),
+)
