@@ -50,6 +50,8 @@ class PairBatch:
     """Optimizer steps done so far in this run."""
     num_steps: int = 0
     """Optimizer steps of the whole run."""
+    is_filler: bool = False
+    """Keeps a process busy whose share of the step has no rows; counts for nothing."""
 
     def __len__(self) -> int:
         return len(self.both)
@@ -91,8 +93,11 @@ class PairBatch:
 
     def size(self, unit: str) -> int:
         """Number of rows or answer tokens of one kind (``forget``: of all kinds): see `training.Unit`."""
+        if self.is_filler:
+            return 0
         kind, _, what = unit.rpartition("_")
-        rows = slice(0, self.num_forget) if kind == "forget" else self.sections.get(kind, slice(0, 0))
+        whole = {"forget": slice(0, self.num_forget), "all": slice(0, len(self.both))}
+        rows = whole.get(kind) or self.sections.get(kind, slice(0, 0))
         return rows.stop - rows.start if what == "rows" else int(self.lengths[rows].sum())
 
     @property
@@ -104,6 +109,26 @@ class PairBatch:
     def retain(self) -> Batch:
         """The retain rows alone, trimmed to their own width."""
         return take_rows(self.both, self.num_forget, len(self.both))
+
+    def split(self, side: str) -> tuple[PairBatch, PairBatch]:
+        """Return the rows of one side (``forget``, ``retain`` or ``both``) and the others, each as a batch."""
+        cut = self.num_forget
+        forget, retain, none = self._rows(0, cut), self._rows(cut, len(self)), self._rows(0, 0)
+        parts = {"forget": (forget, retain), "retain": (retain, forget), "both": (self, none)}
+        return parts[side]
+
+    def _rows(self, start: int, stop: int) -> PairBatch:
+        """Return the rows of one side, or none."""
+        lengths, reference = self.lengths, self.reference_logps
+        tokens = slice(int(lengths[:start].sum()), int(lengths[:stop].sum()))
+        has_forget = start == 0 and stop > 0
+        return replace(
+            self,
+            both=take_rows(self.both, start, stop),
+            num_forget=self.num_forget if has_forget else 0,
+            kinds=tuple((kind, count if has_forget else 0) for kind, count in self.kinds),
+            reference_logps=None if reference is None else reference[tokens],
+        )
 
     def to(self, device: torch.device | str) -> PairBatch:
         """Return the batch with every tensor on ``device``."""

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import tempfile
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,29 +13,25 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.utils.data import Dataset, SequentialSampler
+from torch.utils.data import SequentialSampler
 from transformers.trainer_callback import PrinterCallback
 
 from eval.artifacts import read_json, write_json
-from eval.data.pairing import Pair, RandomPairs, draw
-from eval.errors import ArtifactError, ConfigError
+from eval.errors import ArtifactError
 from eval.models.language_model import LanguageModel
 from eval.types import Progress
-from finetune_baselines.batches import PairBatch, Row, collate_pairs
-from finetune_baselines.isolation import globals_kept, only_trainable
-from finetune_baselines.training import (
-    Objective,
-    TrainingDivergedError,
-    TrainResult,
-    TrainRows,
-    TrainSettings,
-)
+from finetune_baselines.arguments import training_arguments
+from finetune_baselines.batches import PairBatch, collate_pairs
+from finetune_baselines.checkpoints import OBJECTIVE, WEIGHTS
+from finetune_baselines.isolation import globals_kept
+from finetune_baselines.microbatches import MicroBatch, MicroBatches
+from finetune_baselines.monitoring import Watch
+from finetune_baselines.perturbation import Perturbation, perturbed, uphill
+from finetune_baselines.processes import is_main
+from finetune_baselines.sampling import Schedule
+from finetune_baselines.training import Objective, TrainingDivergedError, TrainSettings
 
-__all__ = ["UnlearningTrainer", "train"]
-
-WEIGHTS = "trainable.safetensors"
-STATE = "trainer_state.json"
-OBJECTIVE = "objective.json"
+__all__ = ["TrainedModule", "UnlearningTrainer"]
 
 
 class TrainedModule(nn.Module):
@@ -59,49 +51,38 @@ class TrainedModule(nn.Module):
         return {name: parameter for name, parameter in self.named_parameters() if parameter.requires_grad}
 
 
-class PairDataset(Dataset[tuple[list[Row], list[Row]]]):
-    """The schedule of a run as rows: item ``i`` depends on the seed and ``i`` alone."""
+class _StepHooks(transformers.TrainerCallback):  # type: ignore[misc]  # its types are not read
+    """A fresh optimizer where a phase starts, and the caller's hook between the update and the gradients' end."""
 
-    def __init__(self, rows: TrainRows, settings: TrainSettings, seed: int) -> None:
-        self.rows = rows
-        self.seed = seed
-        self.pairs = RandomPairs(
-            num_forget=len(rows.forget),
-            num_retain=len(rows.retain),
-            epochs=settings.epochs,
-            seed=seed,
-            retain_per_forget=settings.retain_per_forget,
-        )
+    def __init__(self, schedule: Schedule, after_update: Callable[[int], None] | None) -> None:
+        self.starts, self.after_update = set(schedule.starts[1:]), after_update
 
-    def __len__(self) -> int:
-        return len(self.pairs)
+    def on_step_begin(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+        """Forget the moments of the phase before."""
+        if state.global_step in self.starts:
+            more["optimizer"].state.clear()
 
-    def __getitem__(self, index: int) -> tuple[list[Row], list[Row]]:
-        pair: Pair = self.pairs[index]
-        choices: dict[str, list[Row]] = {}
-        for row in self.rows.forget[pair.forget]:
-            choices.setdefault(row.kind, []).append(row)
-        forget: list[Row] = []
-        for kind, rows in choices.items():
-            first = draw(len(rows), self.seed, "answer", pair.epoch, pair.forget)
-            count = min(self.rows.draws.get(kind, 1), len(rows))
-            forget += [rows[(first + k) % len(rows)] for k in range(count)]
-        return forget, [self.rows.retain[i] for i in pair.retain]
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+        """Call the hook with the number of the step just made, from 0."""
+        if self.after_update is not None:
+            self.after_update(state.global_step)
 
 
 class UnlearningTrainer(transformers.Trainer):  # type: ignore[misc]  # its types are not read
-    """One pass over a schedule of pairs, with the loss of an objective.
+    """One pass over a schedule, with the loss of an objective.
 
     Args:
         lm: The model in training.
         objective: What is minimised.
         settings: How.
-        dataset: The whole run's schedule.
+        dataset: The whole run.
         module: What is trained.
         folder: For checkpoints (private to the run: they hold optimizer state).
         metrics: Where one JSON line a step goes; ``None``: nowhere.
         seed: Of dropout.
         progress: Told each step.
+        watch: Measures along the way; ``None``: nothing does.
+        after_update: Called after each update of the weights, while the gradients are still there.
     """
 
     def __init__(
@@ -110,38 +91,47 @@ class UnlearningTrainer(transformers.Trainer):  # type: ignore[misc]  # its type
         objective: Objective,
         settings: TrainSettings,
         *,
-        dataset: PairDataset,
+        dataset: MicroBatches,
         module: TrainedModule,
         folder: Path,
         metrics: Path | None,
         seed: int,
         progress: Progress | None,
+        watch: Watch | None = None,
+        after_update: Callable[[int], None] | None = None,
     ) -> None:
-        self.lm, self.objective, self.settings = lm, objective, settings
+        self.lm, self.objective, self.settings, self.watch = lm, objective, settings, watch
+        self.schedule = dataset.schedule
         self.history: list[Mapping[str, Any]] = []
         self.stopped: str | None = None
         self._metrics = metrics
         self._progress = progress
         self._terms: dict[str, float] = {}
-        self._shares: list[dict[str, float]] = []
+        self._broken: str | None = None
+        self._samples: list[dict[str, Any]] = []
+        self._offsets: list[Tensor] = []
         self._keeps_checkpoints = metrics is not None
-        num_steps = math.ceil(len(dataset) / settings.batch_size)
         super().__init__(
             model=module,
-            args=_arguments(lm, settings, folder, num_steps, len(dataset), seed, self._keeps_checkpoints),
+            args=training_arguments(
+                lm, settings, folder, seed=seed, keeps_checkpoints=self._keeps_checkpoints
+            ),
             data_collator=self._collate,
             train_dataset=dataset,
+            callbacks=[_StepHooks(dataset.schedule, after_update)],
         )
         self.remove_callback(PrinterCallback)
+        for callback in self.callback_handler.callbacks:
+            if getattr(callback, "logging_dir", "") is None:  # else its log would go when the checkpoints do
+                callback.logging_dir = str(folder.parent / "logs")
         # The terms are scaled by their micro-batch's share of the step, so the sum over micro-batches is the loss.
         self.loss_is_scaled_for_ga = True
 
     # --- data --------------------------------------------------------------------------------------------------
 
-    def _collate(self, items: Sequence[tuple[list[Row], list[Row]]]) -> dict[str, PairBatch]:
-        forget = [row for rows, _ in items for row in rows]
-        retain = [row for _, rows in items for row in rows]
-        return {"pairs": collate_pairs(self.lm, forget, retain)}
+    def _collate(self, items: Sequence[MicroBatch]) -> dict[str, PairBatch]:
+        (item,) = items
+        return {"pairs": replace(collate_pairs(self.lm, item.forget, item.retain), is_filler=item.is_filler)}
 
     def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
         return SequentialSampler(train_dataset if train_dataset is not None else self.train_dataset)
@@ -160,10 +150,71 @@ class UnlearningTrainer(transformers.Trainer):  # type: ignore[misc]  # its type
             total = self.accelerator.reduce(total.to(device), "sum").cpu()
             scale = self.accelerator.num_processes
         shares = scale * counts / total.clamp(min=1)
-        self._shares = [dict(zip(units, row, strict=True)) for row in shares.tolist()]
+        for sample, row in zip(samples, shares.tolist(), strict=True):
+            sample["shares"] = dict(zip(units, row, strict=True))
+        self._samples, self._offsets = samples, []
         return samples, None
 
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """Give every phase its own warm-up and decay."""
+        scheduler: torch.optim.lr_scheduler.LRScheduler | None = self.lr_scheduler  # type: ignore[has-type]
+        if scheduler is None:
+            settings = self.settings
+
+            def factor(step: int) -> float:
+                return self.schedule.learning_rate_factor(
+                    step, kind=settings.schedule, warmup_epochs=settings.warmup_epochs
+                )
+
+            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, factor)
+            self._created_lr_scheduler = True
+        return self.lr_scheduler
+
     # --- the step ----------------------------------------------------------------------------------------------
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        """Add one micro-batch's gradients; where the objective declares a perturbation, each side's at its weights."""
+        inner: Perturbation | None = getattr(self.objective, "perturbation", None)
+        if inner is None or not inner.rho:
+            return super().training_step(model, inputs, num_items_in_batch)  # type: ignore[no-any-return]
+        parameters = list(self.accelerator.unwrap_model(model).trained().values())
+        if not self._offsets:
+            model.train()
+            self._offsets = uphill(self._step_gradient(parameters, inner.side), inner.rho)
+        loss = torch.zeros((), device=self.args.device)
+        uphill_part, rest = inputs["pairs"].split(inner.side)
+        if len(uphill_part):
+            with perturbed(parameters, self._offsets):
+                loss = loss + super().training_step(model, {**inputs, "pairs": uphill_part})
+        if len(rest):
+            loss = loss + super().training_step(model, {**inputs, "pairs": rest})
+        return loss
+
+    def _step_gradient(self, parameters: Sequence[nn.Parameter], side: str) -> list[Tensor]:
+        """Return the gradient of one side's terms over the whole step and all processes."""
+        total = [torch.zeros_like(parameter) for parameter in parameters]
+        for sample in self._samples:
+            part, _ = sample["pairs"].split(side)
+            if not len(part):
+                continue
+            loss = sum(self._scaled_terms(self.lm.model, part, sample["shares"]).values())
+            assert isinstance(loss, Tensor)
+            for kept, g in zip(total, torch.autograd.grad(loss, parameters, allow_unused=True), strict=True):
+                if g is not None:
+                    kept.add_(g)
+        if self.accelerator.num_processes > 1:
+            total = [self.accelerator.reduce(g, "mean") for g in total]
+        return total
+
+    def _scaled_terms(
+        self, model: nn.Module, batch: PairBatch, shares: Mapping[str, float]
+    ) -> dict[str, Tensor]:
+        batch = replace(batch, step=self.state.global_step, num_steps=self.state.max_steps)
+        units = getattr(self.objective, "units", {})
+        terms = self.objective(self.lm, batch, model)
+        return {name: term * shares[units.get(name, "forget_rows")] for name, term in terms.items()}
 
     def compute_loss(
         self,
@@ -177,25 +228,28 @@ class UnlearningTrainer(transformers.Trainer):  # type: ignore[misc]  # its type
         Raises:
             TrainingDivergedError: If a term is not finite.
         """
-        batch = replace(inputs["pairs"], step=self.state.global_step, num_steps=self.state.max_steps)
-        shares = self._shares.pop(0)
-        units = getattr(self.objective, "units", {})
         loss = torch.zeros((), device=self.args.device)
-        for name, term in self.objective(self.lm, batch, model).items():
-            scaled = term * shares[units.get(name, "forget_rows")]
-            value = float(scaled.detach())
+        for name, term in self._scaled_terms(model, inputs["pairs"], inputs["shares"]).items():
+            value = float(term.detach())
             if not math.isfinite(value):
-                raise self._diverged(f"the term {name!r} of the loss is {value}")
+                self._broken = f"the term {name!r} of the loss is {value}"
+                if self.accelerator.num_processes == 1:
+                    raise self._diverged(self._broken)  # several processes stop together, at the gradient
             self._terms[name] = self._terms.get(name, 0.0) + value
-            loss = loss + scaled.to(loss.device)
+            loss = loss + term.to(loss.device)
         return loss
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
         self._last_norm = float(norm) if norm is not None else None
-        if self._last_norm is not None and not math.isfinite(self._last_norm):
+        is_bad = self._broken is not None or (norm is not None and not math.isfinite(float(norm)))
+        if self.accelerator.num_processes > 1:
+            flag = torch.tensor(float(is_bad), device=self.args.device)
+            is_bad = bool(self.accelerator.reduce(flag, "sum") > 0)
+        if is_bad:
             largest = max(self._terms, key=lambda name: abs(self._terms[name]), default="")
-            raise self._diverged(f"the gradient is {self._last_norm} (largest term: {largest!r})")
+            elsewhere = f"the gradient is {self._last_norm} (largest term: {largest!r})"
+            raise self._diverged(self._broken or elsewhere)
         return norm
 
     def _maybe_log_save_evaluate(self, *arguments: Any, **options: Any) -> None:
@@ -206,27 +260,43 @@ class UnlearningTrainer(transformers.Trainer):  # type: ignore[misc]  # its type
     def _record(self, learning_rate: float | None) -> None:
         terms, self._terms = self._over_processes(self._terms), {}
         step = self.state.global_step
-        dataset = self.train_dataset
-        assert isinstance(dataset, PairDataset)
-        seen = min(step * self.settings.batch_size, len(dataset))
+        phase, local = self.schedule.locate(step - 1)
         entry = {
             "step": step,
-            "epoch": round(seen / len(dataset.rows.forget), 4),
+            "epoch": round(phase.epochs * (local + 1) / len(phase.steps), 4),
             "learning_rate": learning_rate,
             "grad_norm": self._last_norm,
             "loss": sum(terms.values()),
             "terms": terms,
         }
+        if len(self.schedule.phases) > 1:
+            entry["phase"] = phase.name
         self.history.append(entry)
-        if self._metrics is not None and self.is_world_process_zero():
+        if self._metrics is not None and is_main():
             with self._metrics.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(entry) + "\n")
+        if self.settings.report_to != "none":
+            self.log({"loss": entry["loss"], "learning_rate": learning_rate, **terms})
         if self._progress is not None:
             self._progress("training", step, self.state.max_steps)
         should_stop = getattr(self.objective, "should_stop", None)
         if should_stop is not None:
             self.stopped = should_stop(terms)
-            self.control.should_training_stop = self.control.should_training_stop or self.stopped is not None
+        self.stopped = self.measure(is_last=self.stopped is not None) or self.stopped
+        self.control.should_training_stop = self.control.should_training_stop or self.stopped is not None
+
+    def measure(self, *, is_last: bool = False) -> str | None:
+        """Evaluate the model where it is due; return a sentence that ends the run, or ``None``."""
+        step, steps = self.state.global_step, len(self.schedule)
+        if self.watch is None or not self.watch.is_due(step, step if is_last else steps):
+            return None
+        module = self.accelerator.unwrap_model(self.model)
+        with globals_kept():
+            stopped = self.watch.measure(self.lm, module.trained(), step, steps)
+        if self.settings.report_to != "none":
+            values = self.watch.records[-1]["values"]
+            self.log({f"eval/{name}": value for name, value in values.items() if value is not None})
+        return stopped
 
     def _over_processes(self, terms: dict[str, float]) -> dict[str, float]:
         if self.accelerator.num_processes == 1:
@@ -248,6 +318,8 @@ class UnlearningTrainer(transformers.Trainer):  # type: ignore[misc]  # its type
     # --- checkpoints: the trained parameters as safetensors, never a pickle of settings ------------------------
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        if not is_main():
+            return
         folder = Path(output_dir or self.args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
         module = self.accelerator.unwrap_model(self.model)
@@ -259,7 +331,7 @@ class UnlearningTrainer(transformers.Trainer):  # type: ignore[misc]  # its type
         module = self.accelerator.unwrap_model(model if model is not None else self.model)
         stored = load_file(Path(resume_from_checkpoint) / WEIGHTS)
         trained = module.trained()
-        if stored.keys() != trained.keys():
+        if stored.keys() != trained.keys() or any(stored[n].shape != p.shape for n, p in trained.items()):
             raise ArtifactError(
                 f"The checkpoint {resume_from_checkpoint} holds other parameters than this run trains; "
                 "remove it or choose another output folder."
@@ -276,123 +348,3 @@ class UnlearningTrainer(transformers.Trainer):  # type: ignore[misc]  # its type
     def floating_point_ops(self, inputs: Any) -> int:
         """Nothing reads it, and the estimate needs a model's own input names."""
         return 0
-
-
-def _arguments(
-    lm: LanguageModel,
-    settings: TrainSettings,
-    folder: Path,
-    num_steps: int,
-    num_items: int,
-    seed: int,
-    keeps_checkpoints: bool,
-) -> transformers.TrainingArguments:
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    micro_batch, rest = divmod(settings.batch_size, settings.accumulation * processes)
-    if rest:
-        raise ConfigError(
-            f"batch_size {settings.batch_size} cannot be shared by {processes} processes with accumulation "
-            f"{settings.accumulation}; choose a multiple of {settings.accumulation * processes}."
-        )
-    warmup = settings.warmup_epochs / settings.epochs
-    saves = keeps_checkpoints and settings.save_steps is not None
-    arguments = transformers.TrainingArguments(
-        output_dir=str(folder),
-        num_train_epochs=1,
-        per_device_train_batch_size=micro_batch,
-        gradient_accumulation_steps=settings.accumulation,
-        learning_rate=settings.learning_rate,
-        weight_decay=settings.weight_decay,
-        lr_scheduler_type="constant_with_warmup" if settings.schedule == "constant" else settings.schedule,
-        warmup_steps=min(round(warmup * num_steps), num_steps),
-        max_grad_norm=settings.max_grad_norm,
-        save_strategy="steps" if saves else "no",
-        save_steps=settings.save_steps or num_steps,
-        save_total_limit=2,
-        logging_strategy="no",
-        logging_nan_inf_filter=False,
-        report_to="none",
-        disable_tqdm=True,
-        remove_unused_columns=False,
-        dataloader_pin_memory=False,
-        use_cpu=lm.device.type == "cpu",
-        seed=seed % 2**32,
-        optim="adamw_torch",
-        ddp_find_unused_parameters=False,
-    )
-    arguments._setup_devices  # noqa: B018  # a cached property, read so that the next line is not undone
-    arguments._n_gpu = 1  # one process, one replica: data parallelism is DDP's
-    return arguments
-
-
-def train(
-    lm: LanguageModel,
-    objective: Objective,
-    rows: TrainRows,
-    settings: TrainSettings,
-    *,
-    trainable: nn.Module | None,
-    output_dir: Path | None,
-    seed: int,
-    resume: bool,
-    progress: Progress | None,
-) -> TrainResult:
-    """See `finetune_baselines.training.run_training`."""
-    start = time.perf_counter()
-    module = trainable if trainable is not None else lm.model
-    if not any(p.requires_grad for p in module.parameters()):
-        raise ConfigError("No parameter of the model requires gradients, so there is nothing to train.")
-    with ExitStack() as stack:
-        stack.enter_context(globals_kept())
-        stack.enter_context(only_trainable(lm.model, module))
-        if output_dir is None:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        else:
-            folder = output_dir / "checkpoints"
-            folder.mkdir(parents=True, exist_ok=True)
-        checkpoint = _last_checkpoint(folder) if resume else None
-        metrics = None if output_dir is None else output_dir / "metrics.jsonl"
-        if settings.gradient_checkpointing:
-            lm.model.activation_checkpointing_enable({"use_reentrant": False})
-            stack.callback(lm.model.activation_checkpointing_disable)
-        trainer = UnlearningTrainer(
-            lm,
-            objective,
-            settings,
-            dataset=PairDataset(rows, settings, seed),
-            module=TrainedModule(lm.model, module),
-            folder=folder,
-            metrics=metrics,
-            seed=seed,
-            progress=progress,
-        )
-        if metrics is not None:
-            _keep_lines(metrics, _step_of(checkpoint))
-        trainer.train(resume_from_checkpoint=checkpoint)
-        return TrainResult(
-            steps=trainer.state.global_step,
-            seconds=time.perf_counter() - start,
-            history=tuple(trainer.history),
-            stopped=trainer.stopped,
-        )
-
-
-def _last_checkpoint(folder: Path) -> str | None:
-    """Return the newest complete checkpoint; its state file is written last, so half-written ones lack it."""
-    complete = [
-        path
-        for path in folder.glob("checkpoint-*")
-        if all((path / name).is_file() for name in (WEIGHTS, STATE))
-    ]
-    return str(max(complete, key=lambda path: _step_of(str(path)))) if complete else None
-
-
-def _step_of(checkpoint: str | None) -> int:
-    return 0 if checkpoint is None else int(checkpoint.rpartition("-")[2])
-
-
-def _keep_lines(metrics: Path, steps: int) -> None:
-    """Keep the first ``steps`` lines of a log: what a resumed run will write again goes."""
-    if metrics.exists():
-        lines = metrics.read_text(encoding="utf-8").splitlines()[:steps]
-        metrics.write_text("".join(line + "\n" for line in lines), encoding="utf-8")

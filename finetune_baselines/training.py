@@ -5,7 +5,7 @@ Nothing here imports transformers; the trainer itself does, when `run_training` 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
@@ -18,6 +18,8 @@ from finetune_baselines.batches import PairBatch, Row
 
 if TYPE_CHECKING:
     from eval.models.language_model import LanguageModel
+    from finetune_baselines.monitoring import Monitor
+    from finetune_baselines.sampling import Sampling
 
 __all__ = [
     "Objective",
@@ -31,7 +33,7 @@ __all__ = [
 
 Unit: TypeAlias = str
 """What a term is a mean over: ``<kind>_rows`` or ``<kind>_tokens``, with a kind of answer (``gold``, ``refusal``,
-...), ``forget`` (all kinds) or ``retain``; with gradient accumulation a micro-batch counts by its share of it."""
+...), ``forget`` (all of these), ``retain`` or ``all``; with accumulation a micro-batch counts by its share of it."""
 
 
 class TrainingDivergedError(UnlearnError, RuntimeError):
@@ -49,9 +51,10 @@ class TrainSettings:
     learning_rate: float = 1e-5
     """Peak learning rate of AdamW."""
     epochs: int = 10
-    """Passes over the forget rows."""
+    """Passes over the forget rows; over the rows of each phase where a run has several."""
     batch_size: int = 32
-    """Forget rows of one optimizer step, over all processes (partners come on top)."""
+    """Forget rows of one optimizer step, over all processes (partners come on top); single rows where the sampling
+    counts those."""
     accumulation: int = 1
     """Micro-batches a step is cut into; the result equals that of one big batch."""
     retain_per_forget: int = 1
@@ -65,8 +68,12 @@ class TrainSettings:
     """Gradients are scaled down to this global norm; 0: never."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
+    bf16: bool = False
+    """Run forward and backward in bf16; weights, gradients and optimizer states keep their precision."""
     save_steps: int | None = None
     """Write a resumable checkpoint every so many steps; ``None``: none."""
+    report_to: str = "none"
+    """Where losses and measured values also go, as in Hugging Face: tensorboard, wandb, ..., joined by commas."""
 
     def __post_init__(self) -> None:
         positive = ("learning_rate", "epochs", "batch_size", "accumulation", "retain_per_forget")
@@ -91,7 +98,8 @@ class Objective(Protocol):
     Optional attributes: ``units``, a mapping from a term's name to the `Unit` it is a mean over (default
     ``forget_rows``); ``should_stop(terms) -> str | None``, asked after each step with that step's terms (floats,
     the same on all processes): a sentence ends the run; ``state_dict()`` and ``load_state_dict(state)``, where it
-    keeps numbers of its own between steps (as JSON in checkpoints).
+    keeps numbers of its own between steps (as JSON in checkpoints); ``perturbation``, a
+    `finetune_baselines.perturbation.Perturbation`: one side's gradient is then taken at perturbed weights.
     """
 
     def __call__(self, lm: LanguageModel, batch: PairBatch, module: nn.Module) -> dict[str, Tensor]:
@@ -128,6 +136,8 @@ class TrainResult:
     """One entry a step, as in ``metrics.jsonl``: step, epoch, learning_rate, grad_norm, loss, terms."""
     stopped: str | None = None
     """Why the run ended before its last step."""
+    best_step: int | None = None
+    """The step whose weights came back, where a monitor's criterion chose one."""
 
 
 def run_training(
@@ -136,13 +146,18 @@ def run_training(
     rows: TrainRows,
     settings: TrainSettings,
     *,
+    sampling: Sampling | None = None,
     trainable: nn.Module | None = None,
     output_dir: Path | None = None,
     seed: int = 0,
-    resume: bool = False,
+    resume: bool | Path = False,
     progress: Progress | None = None,
+    monitor: Monitor | None = None,
+    after_update: Callable[[int], None] | None = None,
 ) -> TrainResult:
     """Minimise ``objective`` over the rows, changing ``trainable`` in place and nothing else.
+
+    Under ``accelerate launch`` or ``torchrun`` every process calls it alike; only the main one writes.
 
     Global seeds, log levels, training flags, ``requires_grad`` flags and the model's configuration are as before
     when it returns. Data order depends on ``seed`` alone.
@@ -152,28 +167,37 @@ def run_training(
         objective: See `Objective`.
         rows: What to train on.
         settings: How.
+        sampling: In which order; default: random pairs.
         trainable: The module whose parameters are trained (an intervention); all other parameters of
             ``lm.model`` are frozen while it runs. ``None``: those parameters of ``lm.model`` that require gradients.
         output_dir: Where ``metrics.jsonl`` and ``checkpoints/`` go; ``None``: nothing is written.
         seed: Of data order, partners and dropout.
-        resume: Go on from the newest checkpoint in ``output_dir``, if there is one.
+        resume: Go on from the newest checkpoint in ``output_dir``, if there is one, or from the one given.
         progress: Told ``("training", step, steps)``.
+        monitor: What to measure along the way; default: that of the enclosing `monitoring.monitoring` block.
+        after_update: Called with the step's number (from 0) after each update of the weights, before the gradients
+            are dropped.
 
     Raises:
         TrainingDivergedError: If a term or a gradient is not finite; names it. The parameters are those before
             that step, and are written to ``checkpoints/`` where there is an ``output_dir``.
         ConfigError: If nothing is trainable.
     """
-    from finetune_baselines.trainer import train
+    from finetune_baselines.monitoring import current_monitor
+    from finetune_baselines.run import train
+    from finetune_baselines.sampling import Pairs
 
     return train(
         lm,
         objective,
         rows,
         settings,
+        sampling=sampling or Pairs(),
         trainable=trainable,
         output_dir=output_dir,
         seed=seed,
         resume=resume,
         progress=progress,
+        monitor=monitor or current_monitor(),
+        after_update=after_update,
     )

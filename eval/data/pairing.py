@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from eval.errors import ConfigError
 
-__all__ = ["Pair", "RandomPairs", "draw"]
+__all__ = ["Pair", "RandomPairs", "deal", "draw"]
 
 
 def draw(choices: int, *key: int | str) -> int:
@@ -25,6 +25,11 @@ def draw(choices: int, *key: int | str) -> int:
 def _permutation(size: int, *key: int | str) -> npt.NDArray[np.int64]:
     seed = int.from_bytes(blake2b(repr(key).encode(), digest_size=8).digest(), "big")
     return np.random.default_rng(seed).permutation(size)
+
+
+def deal(size: int, *key: int | str) -> list[int]:
+    """Return the numbers ``[0, size)`` in a random order that depends on ``key`` alone."""
+    return [int(i) for i in _permutation(size, *key)]
 
 
 @dataclass(frozen=True)
