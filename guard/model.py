@@ -9,14 +9,17 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from eval.models.language_model import Generation, GenerationOptions, LanguageModel
 from eval.types import Batch, Message, Progress, Prompt, conversation
 from guard.config import Policy, check_policy
 from guard.core import Guard
-from guard.processor import GuardLogitsProcessor, MaskRecord, matcher_for
+from guard.plan import Plan
+from guard.processor import GuardLogitsProcessor, MaskRecord
 from guard.refusals import refusal_for
+from guard.restriction import restriction_for
 
 __all__ = ["PENALTY", "GuardedModel"]
 
@@ -86,7 +89,8 @@ class GuardedModel(LanguageModel):
     def answer_logits(self, batch: Batch, *, module: nn.Module | None = None) -> Tensor:
         """Return the inner model's logits less `PENALTY` at the tokens the filter would ban, shape ``(N, V)``.
 
-        The banned tokens of a position follow from the answer before it, as in decoding.
+        The banned tokens of a position follow from the answer before it, as in decoding. Where a prompt can
+        only be refused, every token of the answer bears the penalty.
         """
         logits = self.inner.answer_logits(batch, module=module)
         if not self.is_filtering:
@@ -98,11 +102,16 @@ class GuardedModel(LanguageModel):
         position = 0
         for decision, labels in zip(decisions, batch.labels.tolist(), strict=True):
             answer = [token for token in labels if token != -100]
-            matcher = matcher_for(decision, self.tokenizer)
-            for i in range(len(answer) if matcher is not None else 0):
-                assert matcher is not None
-                ids = matcher.banned(answer[:i])
-                penalty[position + i, ids[ids < logits.shape[1]]] = PENALTY
+            restriction = restriction_for(decision, self.tokenizer)
+            for i in range(len(answer) if restriction is not None else 0):
+                assert restriction is not None
+                ids = (
+                    [answer[i]]
+                    if restriction.bans_all
+                    else restriction.banned(answer[:i], logits[position + i])
+                )
+                index = torch.as_tensor(ids, device=logits.device)
+                penalty[position + i, index[index < logits.shape[1]]] = PENALTY
             position += len(answer)
         return logits - penalty
 
@@ -117,24 +126,26 @@ class GuardedModel(LanguageModel):
         conversations = [conversation(prompt) for prompt in prompts]
         if not self.is_filtering:
             return super().generate(conversations, options, progress=progress)
-        decisions = self.guard.check_many(conversations)
-        refused = [self.policy == "refuse" and decision.flagged for decision in decisions]
-        passed = [c for c, is_refused in zip(conversations, refused, strict=True) if not is_refused]
+        plans = [
+            Plan(messages, decision, self.policy, refusal_for(_user_turns(messages), self.guard.refusals))
+            for messages, decision in zip(conversations, self.guard.check_many(conversations), strict=True)
+        ]
         record = MaskRecord()
         token = _RECORD.set(record)
         try:
+            passed = [plan.messages for plan in plans if not plan.is_refused]
             answers = iter(super().generate(passed, options, progress=progress))
         finally:
             _RECORD.reset(token)
-        out: list[Generation] = []
-        for messages, is_refused in zip(conversations, refused, strict=True):
-            if is_refused:
-                out.append(self._refusal(messages))
-            else:
-                answer = next(answers)
-                steps = record.masked_steps(messages, answer.token_ids)
-                out.append(dataclasses.replace(answer, masked_steps=steps))
-        return out
+        return [self._said(plan, None if plan.is_refused else next(answers), record) for plan in plans]
+
+    def _said(self, plan: Plan, answer: Generation | None, record: MaskRecord) -> Generation:
+        if answer is not None:
+            text = plan.settle(answer.text, answer.token_ids, record, plan.messages, self.tokenizer)
+            if not plan.is_refused:
+                return dataclasses.replace(answer, text=text, masked_steps=plan.masked_steps)
+        ids = self.tokenizer(plan.refusal, add_special_tokens=False)["input_ids"]
+        return Generation(text=plan.refusal, token_ids=tuple(ids), is_finished=True)
 
     @contextmanager
     def edit_disabled(self) -> Iterator[None]:
@@ -155,7 +166,6 @@ class GuardedModel(LanguageModel):
         self.inner.save(directory)
         self.guard.save(Path(directory) / "guard")
 
-    def _refusal(self, messages: Sequence[Message]) -> Generation:
-        text = refusal_for([m.content for m in messages if m.role == "user"], self.guard.refusals)
-        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return Generation(text=text, token_ids=tuple(ids), is_finished=True)
+
+def _user_turns(messages: Sequence[Message]) -> list[str]:
+    return [message.content for message in messages if message.role == "user"]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,9 +11,14 @@ from transformers import LogitsProcessor
 
 from eval.errors import ConfigError
 from guard.gate import Decision
-from guard.matching import Matcher, PhraseSet, Vocabulary, vocabulary
+from guard.restriction import Restriction, restriction_for
+from guard.vocabulary import Vocabulary
 
-__all__ = ["GuardLogitsProcessor", "MaskRecord", "matcher_for"]
+__all__ = ["GuardLogitsProcessor", "MaskRecord"]
+
+
+_LAST_RESORT = -1e4
+"""Score of the end where nothing else is left: finite, and so low that any other beam is preferred."""
 
 
 class MaskRecord:
@@ -26,10 +29,19 @@ class MaskRecord:
 
     def __init__(self) -> None:
         self._prefixes: set[tuple[Any, tuple[int, ...]]] = set()
+        self._dead_ends: set[tuple[Any, tuple[int, ...]]] = set()
 
     def note(self, prompt: Any, tokens: Sequence[int]) -> None:
         """Note that the first choice after ``tokens`` was banned."""
         self._prefixes.add((prompt, tuple(tokens)))
+
+    def note_dead_end(self, prompt: Any, tokens: Sequence[int]) -> None:
+        """Note that nothing could be said after ``tokens``."""
+        self._dead_ends.add((prompt, tuple(tokens)))
+
+    def is_dead_end(self, prompt: Any, tokens: Sequence[int]) -> bool:
+        """Whether the answer ``tokens`` ended because nothing could be said after them."""
+        return (prompt, tuple(tokens)) in self._dead_ends
 
     def masked_steps(self, prompt: Any, tokens: Sequence[int]) -> int:
         """Count the noted prefixes of ``tokens``: decoding steps at which the filter changed the choice."""
@@ -41,7 +53,7 @@ class GuardLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
 
     Stateless: the banned tokens follow from ``input_ids`` alone, so greedy search, sampling and beam search may
     reorder rows. Rows of unflagged prompts keep their scores bit for bit. Where nothing would be left, the
-    end-of-sequence token is.
+    end-of-sequence token is, and ``record`` knows it: `guard.generate` then answers with a refusal.
 
     Args:
         decisions: The gate's decision for each prompt of the batch.
@@ -74,14 +86,19 @@ class GuardLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
         self.eos_ids = tuple(own if eos_ids is None else eos_ids)
         names = list(range(len(decisions))) if keys is None else list(keys)
         rows = [i for i in range(len(decisions)) for _ in range(rows_per_prompt or 1)]
-        matchers = [matcher_for(decision, tokenizer) for decision in decisions]
-        self._rows = [(matchers[i], names[i]) for i in rows]
+        restrictions = [restriction_for(decision, tokenizer) for decision in decisions]
+        self._rows = [(restrictions[i], names[i]) for i in rows]
         self._is_fixed = rows_per_prompt is not None
+        if self.is_active and not self.eos_ids:
+            raise ConfigError(
+                "The tokenizer has no end-of-sequence token, which is what remains where everything is banned; "
+                "give eos_ids."
+            )
 
     @property
     def is_active(self) -> bool:
         """Whether any row is of a flagged prompt."""
-        return any(matcher is not None for matcher, _ in self._rows)
+        return any(restriction is not None for restriction, _ in self._rows)
 
     def select(self, rows: Sequence[int]) -> GuardLogitsProcessor:
         """Return the processor for these rows, in this order; the record of changed choices is shared."""
@@ -105,37 +122,39 @@ class GuardLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
         if not self.is_active:
             return scores
         scores = scores.clone()
-        generated = input_ids[:, self.prompt_length :].tolist()
-        for row, (matcher, key) in enumerate(rows):
-            if matcher is None:
+        for row, (restriction, key) in enumerate(rows):
+            if restriction is None:
                 continue
-            ids = matcher.banned(generated[row])
+            tokens = input_ids[row, self.prompt_length :].tolist()
+            ids = restriction.banned(tokens, scores[row])
             index = torch.as_tensor(ids[ids < scores.shape[1]], device=scores.device)
             if not len(index):
                 continue
             first = int(scores[row].argmax())
             scores[row, index] = -torch.inf
-            if bool((index == first).any()):
-                self.record.note(key, generated[row])
-                self._choose_anew(scores[row], first, matcher.vocabulary)
+            if bool(scores[row, first] == -torch.inf):
+                self.record.note(key, tokens)
+                self._choose_anew(scores[row], first, restriction.vocabulary)
+            if not bool((scores[row] > -torch.inf).any()):
+                self.record.note_dead_end(key, tokens)
+                scores[row, list(self.eos_ids)] = _LAST_RESORT
         return scores
 
-    def _choose_anew(self, scores: Tensor, first: int, vocabulary: Vocabulary) -> None:
-        """Tidy a row whose first choice was banned, in place; scores of shape ``(V,)``.
+    @staticmethod
+    def _choose_anew(scores: Tensor, first: int, vocabulary: Vocabulary) -> None:
+        """Keep words whole after a banned first choice, in place; scores of shape ``(V,)``.
 
-        If that choice would have begun a new word, the next one must not run into the word before it. If
-        nothing is left, the text ends.
+        If that choice would have begun a new word, the next one must not run into the word before it.
         """
-        if vocabulary.leads[first]:
-            glued = torch.as_tensor(vocabulary.glued, device=scores.device)
-            others = scores.clone()
-            others[glued[glued < len(scores)]] = -torch.inf
-            if bool((others > -torch.inf).any()):
-                scores.copy_(others)
-        if not bool((scores > -torch.inf).any()):
-            scores[list(self.eos_ids)] = 0.0
+        if first >= vocabulary.size or not vocabulary.leads[first]:
+            return
+        glued = torch.as_tensor(vocabulary.glued, device=scores.device)
+        others = scores.clone()
+        others[glued[glued < len(scores)]] = -torch.inf
+        if bool((others > -torch.inf).any()):
+            scores.copy_(others)
 
-    def _rows_of(self, num_rows: int) -> list[tuple[Matcher | None, Any]]:
+    def _rows_of(self, num_rows: int) -> list[tuple[Restriction | None, Any]]:
         num_prompts = len(self._rows)
         if num_rows == num_prompts:
             return self._rows
@@ -145,23 +164,3 @@ class GuardLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
                 "give rows_per_prompt (beams or sequences of each prompt)."
             )
         return [row for row in self._rows for _ in range(num_rows // num_prompts)]
-
-
-_MATCHERS: OrderedDict[tuple[int, tuple[str, ...]], Matcher] = OrderedDict()
-_MATCHERS_LOCK = threading.Lock()
-
-
-def matcher_for(decision: Decision, tokenizer: Any) -> Matcher | None:
-    """Return the matcher of a decision's phrases (recent ones are kept), or ``None`` if nothing is banned."""
-    if not decision.flagged or not decision.phrases:
-        return None
-    words = vocabulary(tokenizer)
-    with _MATCHERS_LOCK:
-        key = (id(words), decision.phrases)
-        known = _MATCHERS.get(key)
-        if known is None or known.vocabulary is not words:
-            known = _MATCHERS[key] = Matcher(PhraseSet(decision.phrases), words)
-        _MATCHERS.move_to_end(key)
-        while len(_MATCHERS) > 512:
-            _MATCHERS.popitem(last=False)
-        return known

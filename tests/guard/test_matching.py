@@ -5,8 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eval.errors import ConfigError
-from guard.matching import Matcher, PhraseSet, Vocabulary, vocabulary
+from guard.matching import Matcher, PhraseSet
 from guard.normalise import plain
+from guard.vocabulary import Vocabulary, vocabulary
 
 PHRASES = ("orla vantreski", "brelmouth", "12 may 1961", "copper heron prize", "café")
 TEXTS = [
