@@ -7,19 +7,22 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from grun.config import GrunConfig
+    from grun.loading import attach
     from grun.method import METHODS
-    from grun.model import EditedModel, attach
+    from grun.model import EditedModel
     from grun.settings import GrunSettings
+    from grun.stack import EditStack
     from grun.training import train
 
-__all__ = ["METHODS", "EditedModel", "GrunConfig", "GrunSettings", "attach", "train"]
+__all__ = ["METHODS", "EditStack", "EditedModel", "GrunConfig", "GrunSettings", "attach", "train"]
 
 _WHERE = {
     "METHODS": "grun.method",
+    "EditStack": "grun.stack",
     "EditedModel": "grun.model",
     "GrunConfig": "grun.config",
     "GrunSettings": "grun.settings",
-    "attach": "grun.model",
+    "attach": "grun.loading",
     "train": "grun.training",
 }
 

@@ -7,13 +7,12 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 from eval.errors import ArtifactError, ConfigError
+from grun.gate import GateInput, GateKind
 
 __all__ = ["PAPER_LAYERS", "GateKind", "GrunConfig", "Positions", "resolve_layers"]
 
-GateKind = Literal["linear"]
-"""Kinds of gate."""
-Positions = Literal["last_prompt", "prompt", "all"]
-"""Where an edit may apply."""
+Positions = Literal["last_prompt", "prompt", "answer", "all"]
+"""Where an edit may apply; see `GrunConfig.positions`."""
 
 PAPER_LAYERS = (20 / 31, 25 / 31, 1.0)
 """The paper's blocks 20, 25 and 31 of 32 (arXiv:2502.17823) as fractions of the depth."""
@@ -36,9 +35,12 @@ class GrunConfig:
     rank: int = 4
     """Columns ``r`` of the orthonormal ``R``."""
     gate: GateKind = "linear"
-    """``linear``: one logit from a linear map of the RMS-normed hidden state."""
+    """``linear``: one linear map; ``mlp``: three, with 256 and 64 units between them (the paper's larger gate)."""
+    gate_input: GateInput = "rms"
+    """What the gate reads: ``rms``, the RMS-normed hidden state; ``raw`` only in edits imported from elsewhere."""
     positions: Positions = "last_prompt"
-    """Where the edit applies: the last prompt token, every prompt token, or every token."""
+    """Where the edit applies: ``last_prompt`` (the paper), ``prompt`` (every prompt token), ``answer`` (the last
+    prompt token and every token after it, by the gate read at the last prompt token and held), or ``all`` tokens."""
 
     def __post_init__(self) -> None:
         if not self.layers or list(self.layers) != sorted(set(self.layers)) or self.layers[0] < 0:
@@ -47,10 +49,9 @@ class GrunConfig:
             raise ConfigError(
                 f"rank is {self.rank}; it must lie between 1 and the hidden size {self.hidden_size}."
             )
-        if self.gate not in get_args(GateKind):
-            raise ConfigError(f"Unknown gate {self.gate!r}; use {' or '.join(get_args(GateKind))}.")
-        if self.positions not in get_args(Positions):
-            raise ConfigError(f"Unknown positions {self.positions!r}; use {', '.join(get_args(Positions))}.")
+        for name, kind in (("gate", GateKind), ("gate_input", GateInput), ("positions", Positions)):
+            if getattr(self, name) not in get_args(kind):
+                raise ConfigError(f"Unknown {name} {getattr(self, name)!r}; use {', '.join(get_args(kind))}.")
 
     def as_json(self) -> dict[str, Any]:
         """Return the plain form written to `grun_config.json`."""

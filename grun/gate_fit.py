@@ -18,7 +18,6 @@ from eval.data.collate import encode_prompts, pad_token_id
 from eval.models.forward import evaluating, selecting
 from eval.types import Example
 from grun.gate import pooled_logits
-from grun.intervention import GatedLoReFT
 from grun.model import EditedModel
 
 __all__ = ["fit_gates"]
@@ -35,7 +34,7 @@ def fit_gates(
     steps: int,
     learning_rate: float = 0.1,
 ) -> list[float]:
-    """Fit every gate to open on ``forget`` and stay shut on ``others``, by logistic regression on cached states.
+    """Fit every gate to open on ``forget`` and stay shut on ``others``, by logistic loss on cached states.
 
     Both sides count the same in total. Adam on all states at once, learning rate decaying to 0; no randomness.
 
@@ -53,27 +52,23 @@ def fit_gates(
     is_forget = torch.arange(num_rows) < len(forget)
     losses: list[float] = []
     for layer, hidden in zip(edited.config.layers, states, strict=True):
-        gate = cast(GatedLoReFT, edited.edits[str(layer)]).gate
-        device = gate.weight.device
-        normed = F.rms_norm(hidden.float(), hidden.shape[-1:]).to(device)
-        where, wanted = rows.to(device), is_forget.to(device)
-        parameters = [
-            gate.weight.detach().clone().requires_grad_(),
-            gate.bias.detach().clone().requires_grad_(),
-        ]
+        gate = edited.interventions[layer].gate
+        parameters = list(gate.parameters())
+        device = parameters[0].device
+        seen, where, wanted = gate.read(hidden.to(device)), rows.to(device), is_forget.to(device)
+        gate.requires_grad_(True)
         optimizer = torch.optim.Adam(parameters, lr=learning_rate)
         loss = torch.zeros(())
         for step in range(steps):
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate * (1 - step / steps)
-            logits = pooled_logits(F.linear(normed, *parameters)[:, 0], where, num_rows)
+            logits = pooled_logits(gate.score(seen)[:, 0], where, num_rows)
             loss = (F.softplus(-logits[wanted]).mean() + F.softplus(logits[~wanted]).mean()) / 2
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-        with torch.no_grad():
-            gate.weight.copy_(parameters[0])
-            gate.bias.copy_(parameters[1])
+        gate.requires_grad_(False)
+        optimizer.zero_grad()
         losses.append(float(loss.detach()))
     return losses
 
@@ -105,7 +100,7 @@ def _states(edited: EditedModel, examples: Sequence[Example]) -> tuple[list[Tens
                     ids[i, : len(prompt)] = torch.tensor(prompt)
                 columns = torch.arange(ids.shape[1])[None]
                 mask = columns < ends[:, None]
-                wanted = columns == ends[:, None] - 1 if edited.config.positions == "last_prompt" else mask
+                wanted = columns == ends[:, None] - 1 if edited.config.positions in ("last_prompt", "answer") else mask
                 ids, mask = ids.to(edited.device), mask.long().to(edited.device)
                 with (
                     edited.base.forward_context(ends.to(edited.device)),

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from grun.blocks import decoder_blocks
 from grun.config import Positions
 from grun.gate import pooled_logits
+from grun.held import held_logits, hold
 
 __all__ = ["Activation", "activated", "install_hooks", "silenced"]
 
@@ -54,15 +55,33 @@ class Activation:
         self._rows = rows
         self._last = int(prompt_end.max()) - 1
         self._offset = 0
+        self._held: dict[int, Tensor] = {}
 
     def note_cache(self, past_key_values: Any) -> None:
-        """Remember how many columns the cache holds before the forward that starts now."""
+        """Remember how many columns the cache holds before the forward that starts now, and the gates held in it."""
         self._offset = 0 if past_key_values is None else int(past_key_values.get_seq_length())
+        self._held = held_logits(past_key_values) if self.positions == "answer" and self._offset else {}
+
+    def leave_in_cache(self, past_key_values: Any) -> None:
+        """Let the cache of the forward that ends now hold the gates its rows were given."""
+        if self._held and past_key_values is not None:
+            hold(past_key_values, self._held)
+
+    def stacked(self) -> Tensor:
+        """Return the recorded gate logits of all blocks, in the order of ``edits``, shape ``(L, B)``."""
+        logits = [self.gates[block] for block in self.edits]
+        return torch.stack([logit.to(logits[0].device) for logit in logits])
 
     def apply(self, block: nn.Module, hidden: Tensor) -> Tensor:
         """Return ``hidden`` (the block's output, shape ``(B, T, D)``), edited at this context's positions."""
         edit = self.edits.get(block)
-        if edit is None or (self.positions != "all" and self._offset > self._last):
+        if edit is None:
+            return hidden
+        if next(edit.parameters()).device != hidden.device:  # a block's device is known for sure only now
+            edit.to(hidden.device)
+        if self.positions == "answer":
+            return self._apply_held(block, cast(Any, edit), hidden)
+        if self.positions != "all" and self._offset > self._last:
             return hidden
         where = self._where(hidden)
         if not len(where[0]):
@@ -71,6 +90,26 @@ class Activation:
         if self._keeps_gates:
             self._record(block, where[0], out.latent[:, 0], len(hidden))
         return hidden.index_put(where, out.output)
+
+    def _apply_held(self, block: nn.Module, edit: Any, hidden: Tensor) -> Tensor:
+        """Edit the answer's columns by the gate of each row's last prompt token."""
+        num_rows, width = hidden.shape[:2]
+        ends = self._expanded(self._ends, num_rows, hidden.device)
+        last = ends - 1 - self._offset
+        logits = self._held.get(id(edit))
+        if logits is None:
+            logits = torch.full((num_rows,), -torch.inf, device=hidden.device)
+        if self._offset <= self._last:
+            rows = ((last >= 0) & (last < width) & (ends > 0)).nonzero()[:, 0]
+            logits = logits.index_put((rows,), edit.gate(hidden[rows, last[rows]])[:, 0])
+        self._held[id(edit)] = logits
+        if self._keeps_gates:
+            self.gates[block] = logits
+        columns = torch.arange(width, device=hidden.device)[None]
+        where = ((columns >= last[:, None]) & (ends > 0)[:, None]).nonzero(as_tuple=True)
+        if not len(where[0]):
+            return hidden
+        return hidden.index_put(where, edit.edited(hidden[where], logits[where[0], None]))
 
     def _expanded(self, values: Tensor, num_rows: int, device: torch.device) -> Tensor:
         if num_rows % len(values):
@@ -127,6 +166,12 @@ def _note_cache(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
             activation.note_cache(kwargs.get("past_key_values"))
 
 
+def _leave_in_cache(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+    for activation in _ACTIVE.get():
+        if activation.owner is module:
+            activation.leave_in_cache(getattr(output, "past_key_values", None))
+
+
 def _edit_block(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
     active = _ACTIVE.get()
     if not active:
@@ -150,6 +195,8 @@ def install_hooks(model: Any) -> tuple[nn.Module, nn.ModuleList]:
     owner: nn.Module = model.get_submodule(path.rpartition(".")[0])
     if _note_cache not in owner._forward_pre_hooks.values():
         owner.register_forward_pre_hook(_note_cache, with_kwargs=True)
+    if _leave_in_cache not in owner._forward_hooks.values():
+        owner.register_forward_hook(_leave_in_cache)
     for block in blocks:
         if _edit_block not in block._forward_hooks.values():
             # prepend: hooks that capture hidden states must see the edited ones

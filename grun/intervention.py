@@ -13,7 +13,7 @@ from torch import Tensor, nn
 with contextlib.redirect_stdout(io.StringIO()):  # pyvene prints a notice when it is imported
     import pyvene as pv
 
-from grun.gate import LinearGate
+from grun.gate import GateInput, GateKind, new_gate
 
 __all__ = ["GatedLoReFT", "pv"]
 
@@ -35,16 +35,27 @@ class GatedLoReFT(
     Args:
         embed_dim: Width ``D`` of the hidden states.
         rank: Columns ``r``.
-        generator: Of the initial basis; the global generator is never used.
+        gate: Kind of the gate.
+        gate_input: What the gate reads.
+        generator: Of the initial basis and gate; the global generator is never used.
     """
 
-    def __init__(self, *, embed_dim: int, rank: int, generator: torch.Generator | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        embed_dim: int,
+        rank: int,
+        gate: GateKind = "linear",
+        gate_input: GateInput = "rms",
+        generator: torch.Generator | None = None,
+    ) -> None:
         super().__init__(embed_dim=embed_dim, keep_last_dim=True)
         basis = torch.linalg.qr(torch.randn(embed_dim, rank, generator=generator)).Q
         self.basis = nn.Parameter(basis)
         self.weight = nn.Parameter(torch.linalg.qr(basis).Q.T.clone())
         self.bias = nn.Parameter(torch.zeros(rank))
-        self.gate = LinearGate(embed_dim)
+        self.gate = new_gate(gate, embed_dim, gate_input, generator)
+        self._known_rotation: tuple[tuple[Any, ...], Tensor] | None = None
         if not self.is_source_constant:
             raise RuntimeError("pyvene would silently skip this intervention: is_source_constant is False.")
 
@@ -59,12 +70,37 @@ class GatedLoReFT(
         Returns:
             ``output``: edited states like ``base``; ``latent``: gate logits, fp32, shape ``(..., 1)``.
         """
+        logit = self.gate(base)
+        return pv.InterventionOutput(output=self.edited(base, logit), latent=logit)
+
+    def edited(self, base: Tensor, logit: Tensor) -> Tensor:
+        """Edit hidden states by gates read elsewhere.
+
+        Args:
+            base: Hidden states, shape ``(..., D)``, any floating dtype.
+            logit: Gate logits, fp32, shape ``(..., 1)``.
+
+        Returns:
+            Edited states like ``base``.
+        """
         hidden = base.float()
-        rotation = torch.linalg.qr(self.basis).Q  # (D, r)
-        logit = self.gate(hidden)
+        rotation = self.rotation()
         delta = (F.linear(hidden, self.weight, self.bias) - hidden @ rotation) @ rotation.T
-        edited = hidden + torch.sigmoid(logit) * delta
-        return pv.InterventionOutput(output=edited.to(base.dtype), latent=logit)
+        return (hidden + torch.sigmoid(logit) * delta).to(base.dtype)
+
+    def rotation(self) -> Tensor:
+        """Return ``R`` transposed: orthonormal columns, shape ``(D, r)``; computed once while ``basis`` is frozen."""
+        if self.basis.requires_grad:
+            free: Tensor = torch.linalg.qr(self.basis).Q
+            return free
+        version = (self.basis._version, self.basis.data_ptr(), self.basis.device)
+        known = self._known_rotation
+        if known is None or known[0] != version:
+            with torch.inference_mode(False), torch.no_grad():
+                known = (version, torch.linalg.qr(self.basis).Q)
+            self._known_rotation = known
+        rotation: Tensor = known[1]
+        return rotation
 
     def tensors(self) -> dict[str, Tensor]:
         """Return what an artifact stores: the trained tensors on the CPU, without pyvene's own buffers."""

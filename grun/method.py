@@ -101,9 +101,9 @@ class Grun:
         Raises:
             ArtifactError: If it is missing, half-written, of another variant or of another base model.
         """
-        from grun.model import attach
+        from grun.loading import attach_edit
 
-        edited = attach(target, Path(output_dir) / FOLDER)
+        edited = attach_edit(target, Path(output_dir) / FOLDER)
         trained_with = edited.training.get("settings", {}).get("loss", self.loss)
         if trained_with != self.loss:
             raise ArtifactError(

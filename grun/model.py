@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,24 +12,23 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from eval.data.collate import encode_prompts, pad_left, pad_token_id
-from eval.errors import ArtifactError
+from eval.data.collate import encode_prompts, pad_token_id
 from eval.models.forward import evaluating, selecting
 from eval.models.language_model import LanguageModel
-from eval.types import Batch, Message, Prompt, conversation
-from grun.artifact import Artifact, read_artifact, write_artifact
+from eval.types import Batch, Prompt, conversation
+from grun.artifact import Artifact, write_artifact
+from grun.base import OnBase
 from grun.blocks import decoder_blocks, hidden_size
-from grun.config import GateKind, GrunConfig, Positions, resolve_layers
-from grun.hooks import Activation, activated, install_hooks, silenced
+from grun.config import GrunConfig, Positions, resolve_layers
+from grun.gate import GateKind
+from grun.hooks import Activation, activated, install_hooks
 from grun.intervenable import Intervenable, intervening
 from grun.intervention import GatedLoReFT
 
-__all__ = ["EditedModel", "attach", "new_edit"]
-
-_DISABLED: ContextVar[frozenset[int]] = ContextVar("grun_disabled", default=frozenset())
+__all__ = ["EditedModel", "fresh_edits", "new_edit", "read_gates"]
 
 
-class EditedModel(LanguageModel):
+class EditedModel(OnBase):
     """A base `LanguageModel` whose hidden states are edited at the prompt's end, when its gates say so.
 
     It shares the base's `nn.Module`: the base stays plain, and both may be used from different threads.
@@ -50,15 +48,7 @@ class EditedModel(LanguageModel):
         *,
         training: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(
-            base.model,
-            base.tokenizer,
-            template=base.template,
-            name=f"{base.name} + GRUN",
-            kind="edit",
-            ou_compat=base.ou_compat,
-        )
-        self.base = base
+        super().__init__(base, "GRUN")
         self.config = config
         self.training = dict(training or {})
         self._owner, blocks = install_hooks(base.model)
@@ -67,7 +57,11 @@ class EditedModel(LanguageModel):
         self._by_block: dict[nn.Module, nn.Module] = {}
         for layer in config.layers:
             block = blocks[layer]
-            edits[layer].to(next(block.parameters()).device)
+            device = next(block.parameters()).device
+            if (
+                device.type != "meta"
+            ):  # weights that are elsewhere until they run: the edit follows at its first call
+                edits[layer].to(device)
             self._by_block[block] = edits[layer]
         self._session: Intervenable | None = None
 
@@ -83,7 +77,7 @@ class EditedModel(LanguageModel):
     ) -> Iterator[Activation | None]:
         with ExitStack() as stack:
             stack.enter_context(self.base.forward_context(prompt_end))
-            if id(self) in _DISABLED.get():
+            if self.is_disabled:
                 yield None
             else:
                 yield stack.enter_context(self.activate(prompt_end, rows=rows, keeps_gates=keeps_gates))
@@ -110,32 +104,22 @@ class EditedModel(LanguageModel):
             )
         )
 
+    def activate_as(
+        self, edits: Mapping[int, nn.Module], prompt_end: Tensor
+    ) -> AbstractContextManager[Activation]:
+        """Edit forwards at this edit's positions, but with other modules (block index to module)."""
+        _, blocks = install_hooks(self.model)
+        by_block = {blocks[layer]: module for layer, module in edits.items()}
+        return activated(Activation(self._owner, by_block, prompt_end, self.config.positions))
+
+    @property
+    def interventions(self) -> dict[int, GatedLoReFT]:
+        """Block index to intervention."""
+        return {int(layer): cast(GatedLoReFT, edit) for layer, edit in self.edits.items()}
+
     def block(self, layer: int) -> nn.Module:
         """Return an edited decoder block by its index."""
         return list(self._by_block)[self.config.layers.index(layer)]
-
-    def processors(self, prompts: Sequence[tuple[Message, ...]], prompt_length: int) -> list[Any]:
-        """Return the base's logits processors: the edit needs none."""
-        return self.base.processors(prompts, prompt_length)
-
-    @contextmanager
-    def edit_disabled(self) -> Iterator[None]:
-        """Give the base back inside the block, bit for bit, in this thread."""
-        token = _DISABLED.set(_DISABLED.get() | {id(self)})
-        try:
-            with silenced():
-                yield
-        finally:
-            _DISABLED.reset(token)
-
-    def trainable_base(self) -> Any:
-        """Return the base model's weights, which the edit never touched."""
-        return self.base.trainable_base()
-
-    @property
-    def identity(self) -> str:
-        """The base's: an edit changes no weight."""
-        return self.base.identity
 
     # --- training ---------------------------------------------------------------------------------
 
@@ -155,9 +139,8 @@ class EditedModel(LanguageModel):
         try:
             with ExitStack() as stack:
                 if through_pyvene and self.config.positions == "last_prompt":
-                    edits = {int(layer): cast(GatedLoReFT, edit) for layer, edit in self.edits.items()}
                     self._session = stack.enter_context(
-                        intervening(self.model, self.config.blocks_path, edits)
+                        intervening(self.model, self.config.blocks_path, self.interventions)
                     )
                 self.model.requires_grad_(False)
                 self.edits.requires_grad_(True)
@@ -199,41 +182,17 @@ class EditedModel(LanguageModel):
             raise RuntimeError(
                 "The edit is switched off, so there are no gate logits; leave edit_disabled() first."
             )
-        return out.logits, self._stacked(activation)
-
-    def _stacked(self, activation: Activation) -> Tensor:
-        logits = [activation.gates[block] for block in self._by_block]
-        return torch.stack([logit.to(logits[0].device) for logit in logits])
+        return out.logits, activation.stacked()
 
     # --- reading, saving --------------------------------------------------------------------------
 
     def gate(self, prompts: Sequence[Prompt]) -> npt.NDArray[np.float32]:
         """Return how far each gate opens at the end of each prompt, in [0, 1], shape ``(prompts, L)``."""
-        encoded = encode_prompts(self.tokenizer, self.template, [conversation(prompt) for prompt in prompts])
-        order = sorted(range(len(encoded)), key=lambda i: len(encoded[i]))
-        values = np.zeros((len(encoded), len(self.config.layers)), dtype=np.float32)
-        with evaluating(self.model):
-            for start in range(0, len(order), 128):
-                chunk = order[start : start + 128]
-                ids, mask = pad_left(
-                    [encoded[i] for i in chunk], pad_token_id(self.tokenizer), ou_compat=self.ou_compat
-                )
-                ends = torch.full((len(chunk),), ids.shape[1], device=self.device)
-                mask = mask.to(self.device)
-                positions = (mask.cumsum(1) - 1).clamp(min=0)
-                with (
-                    self._forward_context(ends, keeps_gates=True) as activation,
-                    selecting(lambda hidden: hidden[:0, 0]),
-                ):
-                    self.model(
-                        input_ids=ids.to(self.device),
-                        attention_mask=mask,
-                        position_ids=positions,
-                        use_cache=False,
-                    )
-                if activation is not None:
-                    values[chunk] = torch.sigmoid(self._stacked(activation)).T.cpu().numpy()
-        return values
+
+        def activate(ends: Tensor, stack: ExitStack) -> list[Activation | None]:
+            return [stack.enter_context(self._forward_context(ends, keeps_gates=True))]
+
+        return read_gates(self, prompts, activate, [len(self.config.layers)])[0]
 
     @property
     def trainable_parameters(self) -> int:
@@ -254,8 +213,8 @@ class EditedModel(LanguageModel):
         """
         tensors = {
             f"{layer}.{name}": tensor
-            for layer, edit in self.edits.items()
-            for name, tensor in edit.tensors().items()  # type: ignore[operator]
+            for layer, edit in self.interventions.items()
+            for name, tensor in edit.tensors().items()
         }
         artifact = Artifact(
             config=self.config,
@@ -304,13 +263,20 @@ def new_edit(
         positions=positions,
     )
     generator = torch.Generator().manual_seed(seed)
-    edits = _fresh(config, generator)
+    edits = fresh_edits(config, generator)
     return EditedModel(lm, config, edits), num_merged
 
 
-def _fresh(config: GrunConfig, generator: torch.Generator) -> dict[int, GatedLoReFT]:
+def fresh_edits(config: GrunConfig, generator: torch.Generator) -> dict[int, GatedLoReFT]:
+    """Return untrained, frozen edits of a shape, block index to intervention."""
     edits = {
-        layer: GatedLoReFT(embed_dim=config.hidden_size, rank=config.rank, generator=generator)
+        layer: GatedLoReFT(
+            embed_dim=config.hidden_size,
+            rank=config.rank,
+            gate=config.gate,
+            gate_input=config.gate_input,
+            generator=generator,
+        )
         for layer in config.layers
     }
     for edit in edits.values():
@@ -318,41 +284,41 @@ def _fresh(config: GrunConfig, generator: torch.Generator) -> dict[int, GatedLoR
     return edits
 
 
-def attach(lm: LanguageModel, path: Path | str, *, any_base: bool = False) -> EditedModel:
-    """Put a saved edit on ``lm``, which stays plain itself.
+def read_gates(
+    lm: LanguageModel,
+    prompts: Sequence[Prompt],
+    activate: Callable[[Tensor, ExitStack], Sequence[Activation | None]],
+    widths: Sequence[int],
+) -> list[npt.NDArray[np.float32]]:
+    """Run prompts without answers and return how far gates open on each.
 
     Args:
-        lm: The model the edit was trained on.
-        path: Folder that `EditedModel.save` wrote.
-        any_base: Skip the check that ``lm`` is that model (same weights in another precision, for example).
+        lm: Its module runs.
+        prompts: Strings, chats or examples.
+        activate: Enters, for prompt ends ``(B,)``, the contexts of one forward; returns the activations to read
+            (``None``: switched off).
+        widths: Edited blocks of each activation.
 
-    Raises:
-        ArtifactError: If the folder is missing, half-written, or was trained on another base model.
+    Returns:
+        For each activation, values in [0, 1] of shape ``(prompts, width)``; 0 where it is switched off.
     """
-    directory = Path(path)
-    artifact = read_artifact(directory)
-    base_path, blocks = decoder_blocks(lm.model)
-    config = artifact.config
-    fits = config.hidden_size == hidden_size(lm.model) and config.layers[-1] < len(blocks)
-    if not fits or (lm.identity != artifact.base_identity and not any_base):
-        raise ArtifactError(
-            f"The edit in {directory} was trained on another base model ({artifact.base_name!r}, identity "
-            f"{artifact.base_identity[:12]}), not on {lm.name!r} ({lm.identity[:12]}); attach it to that "
-            "model or train one for this model."
-        )
-    edits = _fresh(config, torch.Generator().manual_seed(0))
-    expected = {f"{layer}.{name}" for layer, edit in edits.items() for name in edit.tensors()}
-    if set(artifact.tensors) != expected:
-        raise ArtifactError(f"The tensors in {directory} do not fit its configuration; train the edit anew.")
-    for layer, edit in edits.items():
-        for name, parameter in edit.named_parameters():
-            value = artifact.tensors[f"{layer}.{name}"]
-            if value.shape != parameter.shape:
-                raise ArtifactError(
-                    f"Tensor {layer}.{name} in {directory} has shape {tuple(value.shape)}, not "
-                    f"{tuple(parameter.shape)}; train the edit anew."
-                )
-            parameter.data.copy_(value)
-    if base_path != config.blocks_path:  # the same model inside or outside a PEFT wrapper
-        config = GrunConfig.from_json(config.as_json() | {"blocks_path": base_path}, str(directory))
-    return EditedModel(lm, config, edits, training=artifact.training)
+    encoded = encode_prompts(lm.tokenizer, lm.template, [conversation(prompt) for prompt in prompts])
+    order = sorted(range(len(encoded)), key=lambda i: len(encoded[i]))
+    values = [np.zeros((len(encoded), width), dtype=np.float32) for width in widths]
+    with evaluating(lm.model):
+        for start in range(0, len(order), 128):
+            chunk = order[start : start + 128]
+            rows = [torch.tensor(encoded[i]) for i in chunk]
+            ends = torch.tensor([len(row) for row in rows], device=lm.device)
+            ids = nn.utils.rnn.pad_sequence(
+                rows, batch_first=True, padding_value=pad_token_id(lm.tokenizer)
+            ).to(lm.device)
+            mask = (torch.arange(ids.shape[1], device=lm.device)[None] < ends[:, None]).long()
+            with ExitStack() as stack:
+                active = activate(ends, stack)
+                stack.enter_context(selecting(lambda hidden: hidden[:0, 0]))
+                lm.model(input_ids=ids, attention_mask=mask, use_cache=False)
+            for found, activation in zip(values, active, strict=True):
+                if activation is not None:
+                    found[chunk] = torch.sigmoid(activation.stacked()).T.cpu().numpy()
+    return values

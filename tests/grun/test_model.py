@@ -13,7 +13,8 @@ from eval.models import GenerationOptions
 from eval.types import Message
 from grun.artifact import CONFIG_FILE, TENSORS_FILE
 from grun.config import resolve_layers
-from grun.model import attach, new_edit
+from grun.loading import attach
+from grun.model import new_edit
 
 GREEDY = GenerationOptions(max_new_tokens=16)
 

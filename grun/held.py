@@ -1,0 +1,98 @@
+"""Gates that a row keeps for its whole answer: they live in the row's key-value cache.
+
+``positions="answer"`` reads a gate once, at the last prompt token, and applies it to every later token. Whatever
+happens to the cache's rows in between (beams reordered, finished rows dropped, prompts shared by several answers,
+copies) happens to the gates as well, because they are one more layer of the cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor
+from transformers.cache_utils import CacheLayerMixin
+
+from eval.errors import ConfigError
+
+__all__ = ["held_logits", "hold"]
+
+
+class HeldGates(CacheLayerMixin):  # type: ignore[misc]
+    """Gate logits of each row of a cache, by a number that names the edit; holds no keys and no values."""
+
+    is_croppable = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.logits: dict[int, Tensor] = {}
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> None:
+        self.logits = {name: change(logits) for name, logits in self.logits.items()}
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Keep some rows."""
+        self._map(lambda logits: logits[indices.to(logits.device)])
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Repeat each row."""
+        self._map(lambda logits: logits.repeat_interleave(repeats))
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        """Reorder the rows."""
+        self.batch_select_indices(beam_idx)
+
+    def crop(self, tokens: int) -> None:
+        """Nothing to do: gates belong to rows, not to columns."""
+
+    def reset(self) -> None:
+        """Forget all gates."""
+        self.logits = {}
+
+    def offload(self) -> None:
+        """Nothing to do: a number a row stays where it is."""
+
+    def prefetch(self) -> None:
+        """Nothing to do."""
+
+    def get_seq_length(self) -> int:
+        """Return 0: no columns."""
+        return 0
+
+    def get_max_length(self) -> int:
+        """Return -1: no limit."""
+        return -1
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Refuse: nothing attends to gates."""
+        raise NotImplementedError
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Refuse: there are no keys."""
+        raise NotImplementedError
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """Refuse: there are no keys."""
+        raise NotImplementedError
+
+
+def held_logits(cache: Any) -> dict[int, Tensor]:
+    """Return the gate logits held in a cache, by the number of the edit; empty where there are none."""
+    layers = getattr(cache, "layers", ())
+    return dict(layers[-1].logits) if len(layers) and isinstance(layers[-1], HeldGates) else {}
+
+
+def hold(cache: Any, logits: Mapping[int, Tensor]) -> None:
+    """Put gate logits, each of shape ``(B,)``, into a cache.
+
+    Raises:
+        ConfigError: If the cache has no layers to stand beside.
+    """
+    if not hasattr(cache, "layers"):
+        raise ConfigError(
+            f"positions=answer holds its gates in the key-value cache, but {type(cache).__name__} has no layers; "
+            "generate with the default cache, or train with positions=last_prompt."
+        )
+    if not isinstance(cache.layers[-1], HeldGates):
+        cache.layers.append(HeldGates())
+    cache.layers[-1].logits.update(logits)
