@@ -13,6 +13,7 @@ from eval.report import BenchmarkInfo, Report, RunInfo, now
 from unlearn.measure import Measure
 from unlearn.methods import DEFAULT_METHODS, make_method
 from unlearn.runs import Finished, locked_run, read_finished, slug, start_stage, write_finished
+from unlearn.seeds import averaged, stage_name
 
 if TYPE_CHECKING:
     from eval.data import Benchmark
@@ -32,6 +33,8 @@ class CompareSettings:
     overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Settings for each method (``--set``)."""
     seed: int = 0
+    seeds: int = 1
+    """Number of seeds every method is run with: ``seed``, ``seed + 1``, ..."""
     max_new_tokens: int | None = None
     """Of generation; ``None``: 200, as in the field."""
     reference: Mapping[str, Any] | None = None
@@ -43,6 +46,8 @@ class CompareSettings:
         repeated = [name for name in self.methods if self.methods.count(name) > 1]
         if repeated:
             raise ConfigError(f"Method {repeated[0]!r} is named twice; name each method once.")
+        if self.seeds < 1:
+            raise ConfigError(f"seeds is {self.seeds}; give the number of seeds to run, 1 or more.")
 
 
 def compare(
@@ -54,6 +59,7 @@ def compare(
     reference: Mapping[str, Any] | None = None,
     overrides: Mapping[str, Mapping[str, Any]] | None = None,
     seed: int = 0,
+    seeds: int = 1,
     output_dir: Path | str | None = None,
     max_new_tokens: int | None = None,
     progress: Progress | None = None,
@@ -70,6 +76,7 @@ def compare(
         reference: A published retain log in place of an oracle.
         overrides: Settings for each method.
         seed: Of every method.
+        seeds: Run every method with so many seeds (``seed``, ``seed + 1``, ...) and report means and spread.
         output_dir: Where the run is kept; default ``runs/<benchmark>``.
         max_new_tokens: Of generation; default: 200, as in the field.
         progress: Told what is being done.
@@ -81,6 +88,7 @@ def compare(
         methods=tuple(methods),
         overrides=overrides or {},
         seed=seed,
+        seeds=seeds,
         max_new_tokens=max_new_tokens,
         reference=reference,
     )
@@ -192,30 +200,39 @@ class _Run:
             self.reference_key = key
 
     def measure_method(self, name: str, method: UnlearningMethod) -> None:
-        """Unlearn with one method, evaluate it, and record it; or read what an earlier run recorded."""
+        """Unlearn with one method and every seed, and average over the seeds."""
+        first = self.settings.seed
+        by_seed = {
+            seed: self._one_seed(name, stage_name(name, seed, first), method, seed)
+            for seed in range(first, first + self.settings.seeds)
+        }
+        self._keep(name, averaged(by_seed))
+
+    def _one_seed(self, name: str, stage: str, method: UnlearningMethod, seed: int) -> Finished:
+        """Unlearn, evaluate and record in the folder ``stage``; or read what an earlier run recorded."""
         overrides = dict(self.settings.overrides.get(name, {}))
         key = self.key(
             name,
             self.target.identity,
             reference=self.reference_key,
             overrides=overrides,
-            seed=self.settings.seed,
+            seed=seed,
         )
-        finished = read_finished(self.directory / name, key)
+        finished = read_finished(self.directory / stage, key)
         if finished is None:
-            directory = start_stage(self.directory / name, key)
-            self._say(f"{name}: unlearning")
+            directory = start_stage(self.directory / stage, key)
+            self._say(f"{stage}: unlearning")
             with Measure() as cost:
                 lm = method.unlearn(
                     self.target,
                     self.benchmark.data,
                     directory,
-                    seed=self.settings.seed,
-                    progress=self._prefixed(name),
+                    seed=seed,
+                    progress=self._prefixed(stage),
                 )
             info = RunInfo(
                 method=name,
-                seed=self.settings.seed,
+                seed=seed,
                 kind=method.kind,
                 summary=method.summary,
                 paper=method.paper,
@@ -223,10 +240,10 @@ class _Run:
                 peak_memory_mb=cost.peak_memory_mb,
                 trainable_parameters=lm.trainable_parameters,
                 settings=dict(method.settings(self.target)),
-                artifact=name,
+                artifact=stage,
             )
-            finished = self._evaluate(name, lm, info, directory, key)
-        self._keep(name, finished)
+            finished = self._evaluate(stage, lm, info, directory, key)
+        return finished
 
     def _evaluate(self, name: str, lm: LanguageModel, info: RunInfo, directory: Path, key: str) -> Finished:
         from dataclasses import replace
@@ -315,6 +332,7 @@ def _write_config(
         "benchmark": benchmark.name,
         "methods": list(settings.methods),
         "seed": settings.seed,
+        "seeds": settings.seeds,
         "overrides": {name: dict(values) for name, values in settings.overrides.items() if values},
     }
     write_text(directory / "config.yaml", yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))

@@ -59,6 +59,7 @@ class CompareConfig(BenchmarkConfig, ModelConfig):
     oracle: str | None = None
     reference: Path | None = None
     seed: int = 0
+    seeds: int = Field(default=1, ge=1)
     max_new_tokens: int | None = Field(default=None, ge=1)
     output_dir: Path | None = None
     set: list[str] = Field(default_factory=list)

@@ -20,6 +20,7 @@ from eval.report.run_sections import (
     notes_section,
     settings_section,
 )
+from eval.report.seeds_section import seeds_section
 from eval.report.table import format_p, role
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ def comparison_sections(
         quality_scatter(runs, results),
         truth_ratio_section(runs, results, logs),
         paired_section(runs, results, logs),
+        seeds_section(runs, results),
         answers_section(runs, logs, examples),
         methods_section(runs),
         settings_section(runs),

@@ -212,6 +212,9 @@ def _metric_cell(column: Column, result: Mapping[str, Any]) -> Cell:
     details, titles = [], []
     if result.get("D") is not None:
         details.append(f"D {result['D']:.2f}")
+    if result.get("sd") is not None:
+        details.append(f"± {_brief(result['sd'])}")
+        titles.append(f"mean of {len(result['by_seed'])} seeds, sd {write(result['sd'])}")
     ci = result.get("ci")
     if ci:
         details.append(f"{_brief(ci[0])}–{_brief(ci[1])}")

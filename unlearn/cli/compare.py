@@ -34,6 +34,7 @@ __all__ = ["command"]
     "--set", multiple=True, metavar="KEY=VALUE", help="A method's setting: npo.beta=0.2, or beta=0.2 for all."
 )
 @click.option("--seed", type=int, help="Of every method (default 0).")
+@click.option("--seeds", type=int, help="Run every method with so many seeds; means and spread (default 1).")
 @click.option("--max-new-tokens", type=int, help="Of generation (default 200).")
 @click.option("--output-dir", type=click.Path(path_type=Path), help="Default: runs/<benchmark>[-<model>].")
 @common_options
@@ -48,6 +49,7 @@ def command(context: click.Context, /, as_json: bool, **_: object) -> None:
     unlearn compare                                     a generated benchmark, a model trained from nothing
     unlearn compare --benchmark tofu:forget01 --data-dir TOFU --model scratch:small --max-retain 400
     unlearn compare --benchmark tofu:forget10 --model MODEL --oracle RETAIN_MODEL --methods npo,grun-npo,guard
+    unlearn compare --methods npo,grun-npo --seeds 3    means, spread, and what is within the noise
     unlearn compare --set npo.beta=0.2 --set npo.learning_rate=1e-4
     """
     from unlearn.cli.options import make_benchmark, print_report, quiet_libraries, showing_progress
@@ -61,6 +63,7 @@ def command(context: click.Context, /, as_json: bool, **_: object) -> None:
         methods=methods,
         overrides=parse_overrides(config.set, methods),
         seed=config.seed,
+        seeds=config.seeds,
         max_new_tokens=config.max_new_tokens,
         reference=_reference(config.reference),
     )
