@@ -12,6 +12,7 @@ from finetune_baselines.processes import is_main, wait
 __all__ = [
     "OBJECTIVE",
     "STATE",
+    "TENSORS",
     "WEIGHTS",
     "check_owner",
     "claim",
@@ -26,6 +27,8 @@ STATE = "trainer_state.json"
 """Written last: a checkpoint without it is half-written."""
 OBJECTIVE = "objective.json"
 """Numbers the objective keeps between steps, where it does."""
+TENSORS = "objective.safetensors"
+"""Tensors it keeps, where it does."""
 OWNER = "run.json"
 """Which method with which settings on which data the checkpoints belong to."""
 
@@ -51,8 +54,8 @@ def claim(folder: Path, method: str, run: str) -> bool:
     return is_same
 
 
-def check_owner(folder: Path, method: str, run: str) -> bool:
-    """Return whether the checkpoints in ``folder`` are of the very same run.
+def check_owner(folder: Path, method: str, run: str | None = None) -> bool:
+    """Return whether the checkpoints in ``folder`` are of the very same run (``None``: of any of that method).
 
     Raises:
         ArtifactError: If they are of another method.
@@ -65,7 +68,7 @@ def check_owner(folder: Path, method: str, run: str) -> bool:
             f"{folder} holds the checkpoints of an unfinished run of {owner['method']!r}, which {method!r} cannot "
             "take up; finish that run, remove the folder, or choose another output folder."
         )
-    return bool(owner["run"] == run)
+    return run is None or bool(owner["run"] == run)
 
 
 def last_checkpoint(folder: Path) -> Path | None:

@@ -12,15 +12,19 @@ from types import MappingProxyType
 from typing import Any
 
 from eval.artifacts import fingerprint, writable_dir
-from eval.errors import ConfigError, DataError
+from eval.errors import ArtifactError, ConfigError, DataError
 from eval.models.language_model import LanguageModel
 from eval.types import Example, Kind, Progress, UnlearningData, UnlearningMethod
 from finetune_baselines.artifact import MANIFEST, read_artifact, write_artifact
 from finetune_baselines.batches import Row, encode_rows
+from finetune_baselines.checkpoints import check_owner, claim
 from finetune_baselines.configuration import Configuration, check_overrides, configure
 from finetune_baselines.forget_answers import ANSWERS
+from finetune_baselines.monitoring import Monitor
 from finetune_baselines.objective import needs_reference, new_objective
+from finetune_baselines.processes import is_main, join, wait
 from finetune_baselines.recipes import RECIPES, recipe
+from finetune_baselines.sampling import SAMPLINGS
 from finetune_baselines.training import TrainResult, TrainRows, TrainSettings, run_training
 
 __all__ = ["METHODS", "FineTuning", "train"]
@@ -44,6 +48,8 @@ def train(
     settings: TrainSettings | None = None,
     overrides: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
+    resume_from: Path | str | None = None,
+    monitor: Monitor | None = None,
 ) -> LanguageModel:
     """Fine-tune a copy of ``lm`` until it no longer reveals ``forget``; ``lm`` stays usable and unchanged.
 
@@ -65,6 +71,9 @@ def train(
         settings: How to optimise, replacing the preset's settings.
         overrides: Single settings by name (see `finetune_baselines.configuration`); they win over ``settings``.
         progress: Told the steps.
+        resume_from: A checkpoint of an interrupted run of the same method; without it a run in ``output_dir`` that
+            was interrupted goes on from its newest one (``save_steps`` says how often one is written).
+        monitor: What to measure while it trains, when to stop and which step's weights to return.
 
     Returns:
         The tuned model, of kind ``weights``.
@@ -86,7 +95,17 @@ def train(
         negatives=negatives or {},
     )
     folder = None if output_dir is None else Path(output_dir)
-    return _unlearn(lm, configuration, data, folder, seed=seed, progress=progress)
+    checkpoint = None if resume_from is None else Path(resume_from)
+    return _unlearn(
+        lm,
+        configuration,
+        data,
+        folder,
+        seed=seed,
+        progress=progress,
+        resume_from=checkpoint,
+        monitor=monitor,
+    )
 
 
 @dataclass
@@ -165,47 +184,52 @@ def _unlearn(
     *,
     seed: int,
     progress: Progress | None,
+    resume_from: Path | None = None,
+    monitor: Monitor | None = None,
 ) -> LanguageModel:
     _check_data(configuration, data)
     _check_model(lm)
-    run = fingerprint([configuration.as_json(), configuration.recipe.name, lm.identity, seed, _texts(data)])
-    resume = False
-    if output_dir is not None:
-        writable_dir(output_dir)
-        (output_dir / MANIFEST).unlink(missing_ok=True)
-        resume = _claim_checkpoints(output_dir, run)
-    tuned = configuration.parametrization.prepare(lm, seed=seed)
-    rows = _rows(lm, configuration, data, seed)
-    objective = new_objective(configuration.recipe, start=_start_model(lm, configuration), seed=seed)
+    join(lm.device)
+    resume = False if output_dir is None else _claim(output_dir, lm, configuration, data, seed)
+    if resume_from is not None:
+        _check_checkpoint(resume_from, configuration.recipe.name)
+    part = configuration.parametrization
+    tuned = part.prepare(lm, seed=seed, data=data, progress=progress)
+    rows = _rows(tuned, configuration, data, seed)
+    start = _start_model(lm, configuration)
+    objective = part.objective(tuned, new_objective(configuration.recipe, start=start, seed=seed))
     result = run_training(
         tuned,
         objective,
         rows,
         _fitted(configuration.train, len(data.forget)),
+        sampling=configuration.recipe.get(SAMPLINGS[configuration.recipe.sampling]),
         output_dir=output_dir,
         seed=seed,
-        resume=resume,
+        resume=resume_from or resume,
         progress=progress,
+        monitor=monitor,
     )
     tuned.model.eval()
     if result.stopped:
         _LOG.warning("%s stopped after %d steps: %s", configuration.recipe.name, result.steps, result.stopped)
-    if output_dir is not None:
+    if output_dir is not None and is_main():
         write_artifact(
             tuned, configuration, output_dir, base=lm.identity, training=_summary(tuned, result, seed)
         )
         shutil.rmtree(output_dir / "checkpoints", ignore_errors=True)
+    wait()
     return tuned
 
 
 def _summary(tuned: LanguageModel, result: TrainResult, seed: int) -> dict[str, Any]:
-    trained = sum(p.numel() for p in tuned.model.parameters() if p.requires_grad)
     return {
         "seed": seed,
         "steps": result.steps,
         "seconds": round(result.seconds, 3),
-        "trainable_parameters": trained,
+        "trainable_parameters": tuned.trainable_parameters,
         "stopped": result.stopped,
+        "best_step": result.best_step,
         "last_step": result.history[-1] if result.history else None,
     }
 
@@ -293,13 +317,20 @@ def _check_model(lm: LanguageModel) -> None:
         )
 
 
-def _claim_checkpoints(output_dir: Path, run: str) -> bool:
-    """Return whether checkpoints of the very same run are there; those of any other run go."""
-    checkpoints = output_dir / "checkpoints"
-    marker = checkpoints / "run.txt"
-    if marker.is_file() and marker.read_text(encoding="utf-8") == run:
-        return True
-    shutil.rmtree(checkpoints, ignore_errors=True)
-    checkpoints.mkdir(parents=True)
-    marker.write_text(run, encoding="utf-8")
-    return False
+def _claim(
+    output_dir: Path, lm: LanguageModel, configuration: Configuration, data: UnlearningData, seed: int
+) -> bool:
+    """Make the folder this run's; return whether an interrupted run of the very same kind can go on."""
+    name = configuration.recipe.name
+    run = fingerprint([configuration.as_json(), name, lm.identity, seed, _texts(data)])
+    if is_main():
+        writable_dir(output_dir)
+        (output_dir / MANIFEST).unlink(missing_ok=True)
+    wait()
+    return claim(output_dir / "checkpoints", name, run)
+
+
+def _check_checkpoint(checkpoint: Path, name: str) -> None:
+    if not checkpoint.is_dir():
+        raise ArtifactError(f"There is no checkpoint {checkpoint}; give a checkpoint-N folder of a run.")
+    check_owner(checkpoint.parent, name)
