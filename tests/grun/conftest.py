@@ -5,7 +5,7 @@ import torch
 
 from eval.models import LanguageModel
 
-FAMILIES = ("llama", "qwen2", "qwen3", "gpt2", "gpt_neox")
+FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "olmo2", "gemma", "phi3", "gpt2", "gpt_neox")
 
 
 def _config(family: str, vocab_size: int):
@@ -25,6 +25,14 @@ def _config(family: str, vocab_size: int):
     match family:
         case "llama":
             return tf.LlamaConfig(**common, num_key_value_heads=2)
+        case "mistral":
+            return tf.MistralConfig(**common, num_key_value_heads=2, sliding_window=8)
+        case "olmo2":
+            return tf.Olmo2Config(**common, num_key_value_heads=2)
+        case "gemma":
+            return tf.GemmaConfig(**common, num_key_value_heads=2, head_dim=16)
+        case "phi3":
+            return tf.Phi3Config(**common, num_key_value_heads=2)
         case "qwen2":
             return tf.Qwen2Config(**common, num_key_value_heads=2)
         case "qwen3":
@@ -46,6 +54,11 @@ def _config(family: str, vocab_size: int):
                 attn_pdrop=0.0,
             )
     raise AssertionError(family)
+
+
+@pytest.fixture(params=FAMILIES)
+def family(request) -> str:
+    return request.param
 
 
 @pytest.fixture
@@ -71,14 +84,17 @@ def loud():
     """Return a function that puts an edit on a model which visibly changes what it writes."""
     from grun.model import new_edit
 
-    def make(lm, *, layers=(0, 1, 2, 3), positions="last_prompt", seed=3):
-        edited, _ = new_edit(lm, layers=layers, positions=positions, seed=seed)
+    def make(lm, *, layers=(0, 1, 2, 3), positions="last_prompt", gate="linear", seed=3):
+        edited, _ = new_edit(lm, layers=layers, positions=positions, gate=gate, seed=seed)
         generator = torch.Generator().manual_seed(seed)
         for edit in edited.edits.values():
             edit.weight.data.copy_(torch.randn(edit.weight.shape, generator=generator) * 20 / 32**0.5)
             edit.bias.data.copy_(torch.randn(edit.bias.shape, generator=generator) * 5)
-            edit.gate.bias.data.fill_(3.0)
-            edit.gate.weight.data.copy_(torch.randn(edit.gate.weight.shape, generator=generator) * 0.1)
+            if gate == "mlp":
+                edit.gate.biases[-1].data.fill_(3.0)
+            else:
+                edit.gate.bias.data.fill_(3.0)
+                edit.gate.weight.data.copy_(torch.randn(edit.gate.weight.shape, generator=generator) * 0.1)
         return edited
 
     return make
