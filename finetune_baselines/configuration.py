@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, get_args, get_type_hints
 
 from eval.errors import ConfigError
-from finetune_baselines.parametrization import LastBlocks, Lora, Parametrization, parametrization
+from finetune_baselines.parametrization import PARAMETRIZATIONS, Lora, Parametrization, parametrization
 from finetune_baselines.presets import PRESETS, auto_preset, preset
 from finetune_baselines.recipes import RECIPES, LoraSettings, Recipe, recipe
 from finetune_baselines.training import TrainSettings
@@ -18,7 +18,8 @@ __all__ = ["Configuration", "check_overrides", "configure"]
 
 _TRAIN = tuple(field.name for field in fields(TrainSettings))
 _LORA = tuple(field.name for field in fields(LoraSettings))
-_OWN = ("preset", "parametrization", "blocks")
+_PART = tuple(dict.fromkeys(key for kind in PARAMETRIZATIONS.values() for key in kind.options()))
+_OWN = ("preset", "parametrization", *_PART)
 _KINDS: dict[type, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 
 
@@ -33,18 +34,12 @@ class Configuration:
 
     def as_json(self) -> dict[str, Any]:
         """Return the flat settings that reports and artifacts show."""
-        part = self.parametrization
-        shape: dict[str, Any] = {}
-        if isinstance(part, Lora):
-            shape = asdict(part.settings)
-        elif isinstance(part, LastBlocks):
-            shape = {"blocks": part.blocks}
         return {
             "preset": self.preset,
-            "parametrization": part.name,
+            "parametrization": self.parametrization.name,
             **self.recipe.tunables,
             **asdict(self.train),
-            **shape,
+            **self.parametrization.as_json(),
         }
 
 
@@ -65,7 +60,7 @@ def configure(method: str, overrides: Mapping[str, Any], *, num_parameters: int)
     Args:
         method: A name in `RECIPES`.
         overrides: Any of the recipe's `Recipe.tunables`, a `TrainSettings` or `LoraSettings` field, ``preset``,
-            ``parametrization`` and ``blocks``.
+            ``parametrization`` and the parametrization's own (`Parametrization.options`).
         num_parameters: Of the model: ``preset`` ``auto`` (the default) goes by its size.
 
     Raises:
@@ -77,9 +72,9 @@ def configure(method: str, overrides: Mapping[str, Any], *, num_parameters: int)
     kind = str(overrides.get("parametrization", recipe(method).parametrization))
     name = str(overrides.get("preset", "auto"))
     start = preset(auto_preset(num_parameters) if name == "auto" else name, method, kind)
-    blocks = _checked("blocks", overrides["blocks"], 1, int) if "blocks" in overrides else None
-    part = parametrization(kind, lora=_changed(start.lora, _LORA, overrides), blocks=blocks)
+    part = parametrization(kind, lora=_changed(start.lora, _LORA, overrides))
     _refuse_idle(part, overrides)
+    part = _changed(part, tuple(part.options()), overrides)
     return Configuration(
         preset=start.name,
         recipe=start.recipe.changed(
@@ -109,13 +104,15 @@ def _refuse_unknown(method: str, overrides: Mapping[str, Any], allowed: tuple[st
 
 
 def _refuse_idle(part: Parametrization, overrides: Mapping[str, Any]) -> None:
-    idle = [] if isinstance(part, Lora) else [key for key in _LORA if key in overrides]
-    if "blocks" in overrides and not isinstance(part, LastBlocks):
-        idle.append("blocks")
+    has_adapter = isinstance(part, Lora)
+    idle = [key for key in _LORA if key in overrides and not has_adapter]
+    idle += [key for key in _PART if key in overrides and key not in part.options()]
     if idle:
+        owners = [name for name, kind in PARAMETRIZATIONS.items() if idle[0] in kind.options()]
+        owners = owners or [name for name, kind in PARAMETRIZATIONS.items() if issubclass(kind, Lora)]
         raise ConfigError(
             f"{', '.join(idle)} has no effect with parametrization {part.name!r}; "
-            "set parametrization to lora (rank, alpha, dropout, targets) or last-k (blocks)."
+            f"{idle[0]} belongs to {', '.join(owners)}."
         )
 
 

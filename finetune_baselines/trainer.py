@@ -22,7 +22,7 @@ from eval.models.language_model import LanguageModel
 from eval.types import Progress
 from finetune_baselines.arguments import training_arguments
 from finetune_baselines.batches import PairBatch, collate_pairs
-from finetune_baselines.checkpoints import OBJECTIVE, WEIGHTS
+from finetune_baselines.checkpoints import OBJECTIVE, TENSORS, WEIGHTS
 from finetune_baselines.isolation import globals_kept
 from finetune_baselines.microbatches import MicroBatch, MicroBatches
 from finetune_baselines.monitoring import Watch
@@ -326,6 +326,8 @@ class UnlearningTrainer(transformers.Trainer):  # type: ignore[misc]  # its type
         save_file({k: v.detach().cpu().contiguous() for k, v in module.trained().items()}, folder / WEIGHTS)
         if hasattr(self.objective, "state_dict"):
             write_json(folder / OBJECTIVE, self.objective.state_dict())
+        if hasattr(self.objective, "tensor_state"):
+            save_file(self.objective.tensor_state(), folder / TENSORS)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         module = self.accelerator.unwrap_model(model if model is not None else self.model)
@@ -341,6 +343,8 @@ class UnlearningTrainer(transformers.Trainer):  # type: ignore[misc]  # its type
                 parameter.copy_(stored[name])
         if hasattr(self.objective, "load_state_dict"):
             self.objective.load_state_dict(read_json(Path(resume_from_checkpoint) / OBJECTIVE))
+        if hasattr(self.objective, "load_tensor_state"):
+            self.objective.load_tensor_state(load_file(Path(resume_from_checkpoint) / TENSORS))
 
     def _move_model_to_device(self, model: nn.Module, device: torch.device) -> None:
         """The model stays where the caller put it."""

@@ -98,7 +98,8 @@ class Objective(Protocol):
     Optional attributes: ``units``, a mapping from a term's name to the `Unit` it is a mean over (default
     ``forget_rows``); ``should_stop(terms) -> str | None``, asked after each step with that step's terms (floats,
     the same on all processes): a sentence ends the run; ``state_dict()`` and ``load_state_dict(state)``, where it
-    keeps numbers of its own between steps (as JSON in checkpoints); ``perturbation``, a
+    keeps numbers of its own between steps (as JSON in checkpoints), ``tensor_state()`` and
+    ``load_tensor_state(state)``, where it keeps tensors; ``perturbation``, a
     `finetune_baselines.perturbation.Perturbation`: one side's gradient is then taken at perturbed weights.
     """
 
