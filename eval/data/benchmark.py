@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from eval.errors import DataError
 from eval.types import Example, UnlearningData
+
+if TYPE_CHECKING:
+    from eval.measures import Measure
 
 __all__ = ["Benchmark", "check_disjoint"]
 
@@ -38,6 +42,8 @@ class Benchmark:
     """"I don't know" answers that come with the benchmark."""
     notes: tuple[str, ...] = ()
     """What a reader of the numbers must know (a missing split, a capped one)."""
+    measures: tuple[Measure, ...] = ()
+    """What is measured on the splits (`eval.measures`); empty: everything TOFU's evaluation asks for."""
     absent: Mapping[str, str] = field(default_factory=dict)
     """Split name to the reason why it is missing, for metrics that are then null."""
 

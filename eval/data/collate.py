@@ -14,7 +14,18 @@ from eval.types import Batch, Example, Message
 if TYPE_CHECKING:
     from eval.models.templates import Template
 
-__all__ = ["Encoded", "collate", "encode", "encode_prompts", "pad_left", "pad_token_id"]
+__all__ = [
+    "MAX_DOCUMENT_TOKENS",
+    "Encoded",
+    "collate",
+    "encode",
+    "encode_prompts",
+    "pad_left",
+    "pad_token_id",
+]
+
+MAX_DOCUMENT_TOKENS = 2048
+"""Tokens of a document that are read, as MUSE's evaluators do."""
 
 
 @dataclass(frozen=True)
@@ -42,16 +53,27 @@ def pad_token_id(tokenizer: Any) -> int:
     return 0
 
 
+def _tokenise(tokenizer: Any, texts: Sequence[str], *, add_special_tokens: bool) -> list[tuple[int, ...]]:
+    if not texts:
+        return []
+    return [tuple(ids) for ids in tokenizer(list(texts), add_special_tokens=add_special_tokens)["input_ids"]]
+
+
 def encode_prompts(
     tokenizer: Any, template: Template, prompts: Sequence[tuple[Message, ...]]
 ) -> list[tuple[int, ...]]:
-    """Return the token ids of each rendered conversation."""
-    if not prompts:
-        return []
-    texts = [template.render(messages) for messages in prompts]
-    return [
-        tuple(ids) for ids in tokenizer(texts, add_special_tokens=template.add_special_tokens)["input_ids"]
-    ]
+    """Return the token ids of each rendered conversation; raw prompts are rendered without the template."""
+    from eval.models.templates import template_for
+
+    templates = [template_for(template, messages) for messages in prompts]
+    out: list[tuple[int, ...]] = [()] * len(prompts)
+    for kind in {id(own): own for own in templates}.values():
+        places = [i for i, own in enumerate(templates) if own is kind]
+        texts = [kind.render(prompts[i]) for i in places]
+        ids = _tokenise(tokenizer, texts, add_special_tokens=kind.add_special_tokens)
+        for i, row in zip(places, ids, strict=True):
+            out[i] = row
+    return out
 
 
 def encode(
@@ -60,37 +82,53 @@ def encode(
     """Tokenise each example's prompt with the answer beside it in ``answers``.
 
     The prompt's tokens are the same whatever the answer: the whole text is tokenised at once where that keeps
-    the prompt's tokens as a prefix, and prompt and answer apart where a merge would cross the boundary.
+    the prompt's tokens as a prefix, and prompt and answer apart where a merge would cross the boundary. Without a
+    prompt (a document) the first token, the beginning-of-sequence token where the tokenizer has one, stands for
+    it, and the rest is cut to `MAX_DOCUMENT_TOKENS` or what the tokenizer allows.
 
     Raises:
         DataError: If an answer has no token at all.
     """
+    from eval.models.templates import template_for
+
     conversations = [example.conversation for example in examples]
     distinct = list(dict.fromkeys(conversations))
     prompt_ids = dict(zip(distinct, encode_prompts(tokenizer, template, distinct), strict=True))
-    rendered = {messages: template.render(messages) for messages in distinct}
-    completions = [template.completion(m, a) for m, a in zip(conversations, answers, strict=True)]
-    if not completions:
-        return []
-    full = tokenizer(
-        [rendered[m] + c for m, c in zip(conversations, completions, strict=True)],
-        add_special_tokens=template.add_special_tokens,
-    )["input_ids"]
-    eos = (
-        (int(tokenizer.eos_token_id),) if template.appends_eos and tokenizer.eos_token_id is not None else ()
+    templates = {messages: template_for(template, messages) for messages in distinct}
+    rendered = {messages: templates[messages].render(messages) for messages in distinct}
+    completions = [templates[m].completion(m, a) for m, a in zip(conversations, answers, strict=True)]
+    full = _whole_texts(
+        tokenizer,
+        [(templates[m], rendered[m] + c) for m, c in zip(conversations, completions, strict=True)],
     )
     out: list[Encoded] = []
     for example, messages, completion, ids in zip(examples, conversations, completions, full, strict=True):
-        prompt = prompt_ids[messages]
-        if tuple(ids[: len(prompt)]) == prompt:
-            answer = tuple(ids[len(prompt) :])
+        own, prompt = templates[messages], prompt_ids[messages]
+        ends = own.appends_eos and tokenizer.eos_token_id is not None
+        eos = (int(tokenizer.eos_token_id),) if ends else ()
+        if ids[: len(prompt)] == prompt:
+            answer = ids[len(prompt) :]
         else:
             answer = tuple(tokenizer(completion, add_special_tokens=False)["input_ids"])
-        if template.add_special_tokens and eos and answer[-1:] == eos:
+        if own.add_special_tokens and answer[-1:] == (tokenizer.eos_token_id,):
             answer = answer[:-1]
+        if not rendered[messages]:
+            limit = min(MAX_DOCUMENT_TOKENS, int(tokenizer.model_max_length))
+            prompt, answer = (*prompt, *answer)[:1], (*prompt, *answer)[1:limit]
         if not answer:
             raise DataError(f"Example {example.id!r} has an empty answer; remove it or give it one.")
         out.append(Encoded(messages, prompt, answer + eos))
+    return out
+
+
+def _whole_texts(tokenizer: Any, texts: Sequence[tuple[Template, str]]) -> list[tuple[int, ...]]:
+    """Tokenise texts whose templates may differ in whether special tokens are added."""
+    out: list[tuple[int, ...]] = [()] * len(texts)
+    for adds in (False, True):
+        places = [i for i, (own, _) in enumerate(texts) if own.add_special_tokens == adds]
+        ids = _tokenise(tokenizer, [texts[i][1] for i in places], add_special_tokens=adds)
+        for i, row in zip(places, ids, strict=True):
+            out[i] = row
     return out
 
 

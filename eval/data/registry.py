@@ -25,7 +25,7 @@ class BenchmarkOptions:
     max_retain: int | None = None
     """Keep at most this many retain rows for teaching and unlearning."""
     retain_file: Path | None = None
-    """``jsonl`` only: the retain rows."""
+    """``jsonl`` and ``text`` only: the retain rows."""
     seed: int = 0
     """Of a generated benchmark."""
 
@@ -38,6 +38,10 @@ BENCHMARKS: Registry[Loader] = Registry(
     {
         "world": "eval.data.world:load",
         "tofu": "eval.data.tofu:load",
+        "muse": "eval.data.muse:load",
+        "wmdp": "eval.data.wmdp:load",
+        "mmlu": "eval.data.mmlu:load",
+        "text": "eval.data.text:load",
         "jsonl": "eval.data.jsonl:load",
     },
 )

@@ -16,7 +16,7 @@ from eval.data.world_wordings import ATTACK_SHAPES, BY_WORK, KINDS, WORDINGS, Wo
 from eval.errors import UnknownNameError
 from eval.types import Example
 
-__all__ = ["SPLITS", "load"]
+__all__ = ["SPLITS", "load", "rows_about"]
 
 SPLITS = {"forget01": 0.01, "forget05": 0.05, "forget10": 0.10}
 """Forget split to the share of the people who are forgotten."""
@@ -81,9 +81,9 @@ def load(
     similar = [world.neighbour_of(person, kind=person.index % 2) for person in forgotten]
     kept = [p for p in world.taught[:-num_forget] if p not in similar]
 
-    forget = _rows(world, forgotten)
-    retain = _rows(world, kept)
-    neighbours = _rows(world, similar)
+    forget = rows_about(world, forgotten)
+    retain = rows_about(world, kept)
+    neighbours = rows_about(world, similar)
     tested_retain = _spread(retain, TESTED)
     chosen = {example.id for example in tested_retain}
     others = [example for example in retain if example.id not in chosen]
@@ -96,7 +96,7 @@ def load(
     taught = (
         *(example for example in others if example.id not in given_ids),
         *neighbours,
-        *(example for rank in extra for example in _rows(world, [*kept, *similar], rank=rank)),
+        *(example for rank in extra for example in rows_about(world, [*kept, *similar], rank=rank)),
         *attacks,
         *well_known,
         *well_known_extra,
@@ -112,11 +112,13 @@ def load(
             "retain": tested_retain,
             "ra": well_known,
             "wf": facts,
-            "holdout": _spread(_rows(world, world.holdout), max(TESTED, len(forget))),
+            "holdout": _spread(rows_about(world, world.holdout), max(TESTED, len(forget))),
             "neighbours": _spread(neighbours, TESTED * 2 // 3),
         },
         taught=taught,
-        forget_wordings=tuple(example for rank in extra for example in _rows(world, forgotten, rank=rank)),
+        forget_wordings=tuple(
+            example for rank in extra for example in rows_about(world, forgotten, rank=rank)
+        ),
         background=(*well_known_extra, *facts_extra, *_spread(attacks, 120)),
         refusals=REFUSALS,
         notes=(f"Generated world, seed {seed}: every person, place and book is invented.",),
@@ -139,7 +141,7 @@ def _spread(rows: Sequence[Example], count: int) -> tuple[Example, ...]:
     )
 
 
-def _rows(world: World, people: Iterable[Person], *, rank: int = _MAIN) -> tuple[Example, ...]:
+def rows_about(world: World, people: Iterable[Person], *, rank: int = _MAIN) -> tuple[Example, ...]:
     """One row for each person and kind of question, in that person's wording of the given rank."""
     return tuple(_row(world, person, kind, rank) for person in people for kind in KINDS)
 

@@ -170,7 +170,7 @@ def prepare(
 def _characters(benchmark: Benchmark) -> int:
     """Length of all that is taught; about four characters make a token."""
     rows = [*benchmark.forget, *benchmark.forget_wordings, *benchmark.retain, *benchmark.taught]
-    prompts = (message.content for row in rows if row.text is None for message in row.conversation)
+    prompts = (message.content for row in rows if row.answer is not None for message in row.conversation)
     return sum(map(len, prompts)) + sum(len(row.answer or "") for row in rows)
 
 
@@ -226,7 +226,7 @@ def _rows(benchmark: Benchmark) -> dict[str, list[tuple[object, ...]]]:
         **{f"split {name}": rows for name, rows in benchmark.splits.items()},
     }
     return {
-        name: [(row.conversation, row.answer) for row in rows if row.text is None]
+        name: [(row.conversation, row.answer) for row in rows if row.answer is not None]
         for name, rows in parts.items()
     }
 

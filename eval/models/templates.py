@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from eval.errors import ConfigError
 from eval.types import Message
 
-__all__ = ["ChatTemplate", "FormatTemplate", "Template", "resolve_template"]
+__all__ = ["ChatTemplate", "FormatTemplate", "RawTemplate", "Template", "resolve_template", "template_for"]
 
 DATE = "10 Apr 2025"
 """Pinned: chat templates that insert today's date would move every number every day."""
@@ -120,6 +120,36 @@ class ChatTemplate:
         markers = [str(token) for token in self.tokenizer.all_special_tokens]
         ends = [rest.index(marker) + len(marker) for marker in markers if marker in rest]
         return rest[: min(ends)] if ends else rest + str(self.tokenizer.eos_token or "")
+
+
+@dataclass(frozen=True)
+class RawTemplate:
+    """No template at all: for prompts that a benchmark or a corpus gives as raw text."""
+
+    name: str
+    appends_eos: bool
+    add_special_tokens: bool = True
+
+    def render(self, messages: Sequence[Message]) -> str:
+        """Return the text itself."""
+        return messages[-1].content
+
+    def completion(self, messages: Sequence[Message], answer: str) -> str:
+        """Return the answer, set off by a space where neither side has white space."""
+        text = messages[-1].content
+        needs_gap = text and not text[-1].isspace() and not answer[:1].isspace()
+        return f" {answer}" if needs_gap else answer
+
+
+_RAW = {
+    "text": RawTemplate("text", appends_eos=False),
+    "prompt": RawTemplate("prompt", appends_eos=True),
+}
+
+
+def template_for(template: Template, messages: Sequence[Message]) -> Template:
+    """Return the template of one conversation: ``template``, unless its prompt is raw text (`Message`)."""
+    return _RAW.get(messages[-1].role, template)
 
 
 def resolve_template(template: str | Template, tokenizer: Any) -> Template:
