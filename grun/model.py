@@ -205,6 +205,10 @@ class EditedModel(OnBase):
         base_size: int = sum(parameter.numel() for parameter in self.trainable_base().parameters())
         return self.trainable_parameters / base_size
 
+    def with_base(self, base: LanguageModel) -> EditedModel:
+        """Return the same edit (shared, not copied) on other weights of the same shape."""
+        return EditedModel(self.base.with_base(base), self.config, self.interventions, training=self.training)
+
     def save(self, directory: Path | str) -> None:
         """Write ``grun_config.json`` and ``grun.safetensors``; `attach` reads them.
 

@@ -112,6 +112,13 @@ class EditStack(OnBase):
         mine = EditedModel(self.base, edit.config, edit.interventions, training=edit.training)
         self._edits = {**self._edits, name: mine}  # replaced, never changed: other threads may be reading
 
+    def with_base(self, base: LanguageModel) -> EditStack:
+        """Return the same requests on other weights of the same shape."""
+        stack = EditStack(self.base.with_base(base), composition=self.composition)
+        for name, edit in self._edits.items():
+            stack.add(name, EditedModel(stack.base, edit.config, edit.interventions, training=edit.training))
+        return stack
+
     def _check_positions(self, name: str, edit: EditedModel) -> None:
         if self.composition != "paper":
             return

@@ -156,7 +156,7 @@ def finetune(
             shutil.rmtree(checkpoint, ignore_errors=True)
     lm.model.eval()
     lm.model.zero_grad(set_to_none=True)
-    lm._identity = None  # the weights are others now
+    lm.forget_identity()
     return lm
 
 

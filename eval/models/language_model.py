@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
@@ -142,6 +143,28 @@ class LanguageModel:
     def trainable_base(self) -> Any:
         """The model whose weights carry the knowledge: what an attack would fine-tune."""
         return self.model
+
+    def with_base(self, base: LanguageModel) -> LanguageModel:
+        """Return this model's edit or filter on other weights; a plain model is just those weights."""
+        return base
+
+    def copied(self) -> LanguageModel:
+        """Return a plain model with its own copy of the weights (`trainable_base`), an adapter merged into them."""
+        model = copy.deepcopy(self.trainable_base())
+        if hasattr(model, "merge_and_unload"):
+            model = model.merge_and_unload()
+        return LanguageModel(
+            model,
+            self.tokenizer,
+            template=self.template,
+            name=self.name,
+            kind="weights" if self.kind == "weights" else "none",
+            ou_compat=self.ou_compat,
+        )
+
+    def forget_identity(self) -> None:
+        """Compute `identity` anew when it is next asked for: call it after changing weights in place."""
+        self._identity = None
 
     # --- built on it -------------------------------------------------------------------------------------------
 
