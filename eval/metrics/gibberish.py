@@ -58,6 +58,43 @@ class CharacterModel:
     def bits_per_character(self, text: str) -> float:
         """Return the mean cost in bits; infinite for an empty text."""
         padded = self._padded(text)
+        costs = [
+            -log2(self._probability(padded[i - self.order : i], padded[i]))
+            for i in range(self.order, len(padded))
+        ]
+        return sum(costs) / len(costs) if costs else float("inf")
+
+    def _probability(self, context: str, character: str) -> float:
+        key = (context, character)
+        if key not in self._known:
+            probability = self._probability(context[1:], character) if context else 1.0 / self._alphabet
+            total = self._totals.get(context, 0)
+            if total:
+                counts = self._counts[context]
+                probability = (counts.get(character, 0) + len(counts) * probability) / (total + len(counts))
+            self._known[key] = probability
+        return self._known[key]
+
+
+class TextJudge:
+    """Tells text from gibberish: costly characters, endless repetition, or nothing at all.
+
+    The limit on bits a character is the 99th percentile of true answers under a model of the other half of them,
+    plus half a bit.
+
+    Args:
+        texts: True answers of the benchmark, at least four.
+
+    Raises:
+        ValueError: If there are fewer.
+    """
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        distinct = list(dict.fromkeys(text for text in texts if text.strip()))
+        distinct = distinct[:: max(1, -(-len(distinct) // MAX_TEXTS))]
+        if len(distinct) < 4:
+            raise ValueError(f"A judge of gibberish needs at least four true texts, not {len(distinct)}.")
+        halves = distinct[::2], distinct[1::2]
         costs: list[float] = []
         for learned, judged in (halves, halves[::-1]):
             model = CharacterModel(learned)
