@@ -209,7 +209,9 @@ def _unlearn(
         resume=resume_from or resume,
         progress=progress,
         monitor=monitor,
+        after_update=getattr(objective, "after_update", None),
     )
+    tuned = part.finish(lm, tuned)
     tuned.model.eval()
     if result.stopped:
         _LOG.warning("%s stopped after %d steps: %s", configuration.recipe.name, result.steps, result.stopped)
