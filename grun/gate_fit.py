@@ -17,6 +17,7 @@ from torch import Tensor
 from eval.data.collate import encode_prompts, pad_token_id
 from eval.models.forward import evaluating, selecting
 from eval.types import Example
+from grun.base import OnBase
 from grun.gate import pooled_logits
 from grun.model import EditedModel
 
@@ -50,6 +51,12 @@ def fit_gates(
     """
     states, rows, num_rows = _states(edited, [*forget, *others])
     is_forget = torch.arange(num_rows) < len(forget)
+    if isinstance(edited.base, OnBase):  # edits below may be taken away one day: the gates must hold without them
+        with edited.base.edit_disabled():
+            without, _, _ = _states(edited, [*forget, *others])
+        states = [torch.cat(pair) for pair in zip(states, without, strict=True)]
+        rows, is_forget = torch.cat([rows, rows + num_rows]), is_forget.repeat(2)
+        num_rows *= 2
     losses: list[float] = []
     for layer, hidden in zip(edited.config.layers, states, strict=True):
         gate = edited.interventions[layer].gate
