@@ -209,7 +209,6 @@ def _unlearn(
         resume=resume_from or resume,
         progress=progress,
         monitor=monitor,
-        after_update=getattr(objective, "after_update", None),
     )
     tuned = part.finish(lm, tuned)
     tuned.model.eval()
