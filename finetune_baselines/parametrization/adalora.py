@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,7 +93,15 @@ class AdaLora(Lora):
     def save(self, lm: LanguageModel, folder: Path) -> None:
         """Write PEFT's own adapter folder; directions that are switched off are left out."""
         _record_ranks(lm.model)
-        super().save(lm, folder)
+        with warnings.catch_warnings():  # a matrix of rank 0 looks to PEFT like a shard that was not gathered
+            warnings.filterwarnings("ignore", message=".*tensor.s. have invalid shape")
+            super().save(lm, folder)
+
+    def load(self, target: LanguageModel, folder: Path) -> LanguageModel:
+        """Put the saved adapter on a wrapper of the target's weights."""
+        with warnings.catch_warnings():  # PEFT reads the list of kept directions as if its keys were layers
+            warnings.filterwarnings("ignore", message="The following rank_pattern keys did not match")
+            return super().load(target, folder)
 
 
 class RankAllocation:
@@ -207,7 +216,9 @@ def ranks(model: nn.Module) -> dict[str, int]:
 def _record_ranks(model: Any) -> None:
     """Let PEFT's list of kept directions say what the weights say, also for a run that stopped early."""
     model.peft_config[ADAPTER].rank_pattern = {
-        name: [bool(value) for value in parameter.detach().view(-1).tolist()]
-        for name, parameter in model.base_model.model.named_parameters()
+        name.removeprefix("base_model.model."): [
+            bool(value) for value in parameter.detach().view(-1).tolist()
+        ]
+        for name, parameter in model.named_parameters()
         if ".lora_E." in name
     }

@@ -156,6 +156,7 @@ def _to_nf4(model: Any) -> None:
             weight.device
         )
         new.bias = layer.bias
+        new.support_avx512bf16_for_cpu = False  # that kernel has no gradient
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, new.eval())
     model.is_loaded_in_4bit = True
