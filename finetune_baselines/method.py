@@ -17,11 +17,12 @@ from eval.models.language_model import LanguageModel
 from eval.types import Example, Kind, Progress, UnlearningData, UnlearningMethod
 from finetune_baselines.artifact import MANIFEST, read_artifact, write_artifact
 from finetune_baselines.batches import Row, encode_rows
+from finetune_baselines.blocks import restrict_to_recipe
 from finetune_baselines.checkpoints import check_owner, claim
 from finetune_baselines.configuration import Configuration, check_overrides, configure
 from finetune_baselines.forget_answers import ANSWERS
 from finetune_baselines.monitoring import Monitor
-from finetune_baselines.objective import needs_reference, new_objective
+from finetune_baselines.objective import LIVE, needs_reference, new_objective
 from finetune_baselines.processes import is_main, join, wait
 from finetune_baselines.recipes import RECIPES, recipe
 from finetune_baselines.sampling import SAMPLINGS
@@ -195,6 +196,7 @@ def _unlearn(
         _check_checkpoint(resume_from, configuration.recipe.name)
     part = configuration.parametrization
     tuned = part.prepare(lm, seed=seed, data=data, progress=progress)
+    restrict_to_recipe(tuned.model, configuration.recipe)
     rows = _rows(tuned, configuration, data, seed)
     start = _start_model(lm, configuration)
     objective = part.objective(tuned, new_objective(configuration.recipe, start=start, seed=seed))
@@ -245,7 +247,7 @@ def _fitted(settings: TrainSettings, num_forget: int) -> TrainSettings:
 
 def _start_model(lm: LanguageModel, configuration: Configuration) -> LanguageModel | None:
     """Return the frozen start model where the objective needs its logits and no edit can be switched off."""
-    if "logits" not in needs_reference(configuration.recipe) or configuration.parametrization.starts_at_base:
+    if not needs_reference(configuration.recipe) & LIVE or configuration.parametrization.starts_at_base:
         return None
     size = sum(p.numel() * p.element_size() for p in lm.model.parameters()) / 2**20
     _LOG.warning(

@@ -11,18 +11,31 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from eval.models.forward import evaluating
+from eval.types import Batch
 from finetune_baselines.batches import PairBatch, take_rows
+from finetune_baselines.blocks import captured, decoder_blocks
+from finetune_baselines.perturbation import Perturbation
 from finetune_baselines.recipes import Recipe, TermUse
-from finetune_baselines.terms import TERMS, Answers, ForgetLimit, Reference
+from finetune_baselines.terms import TERMS, Answers, ForgetLimit, Hidden, Reference
 from finetune_baselines.training import Objective, Unit
 
 if TYPE_CHECKING:
     from eval.models.language_model import LanguageModel
 
-__all__ = ["OBJECTIVES", "RecipeObjective", "needs_reference", "new_objective"]
+__all__ = ["LIVE", "OBJECTIVES", "RecipeObjective", "needs_reference", "new_objective"]
 
-OBJECTIVES: Mapping[str, str] = MappingProxyType({"sum": "finetune_baselines.objective:RecipeObjective"})
+OBJECTIVES: Mapping[str, str] = MappingProxyType(
+    {
+        "sum": "finetune_baselines.objective:RecipeObjective",
+        "rows": "finetune_baselines.row_objective:RowObjective",
+        "primal-dual": "finetune_baselines.primal_dual:PrimalDualObjective",
+    }
+)
 """How a recipe's terms become a gradient, by name."""
+
+
+LIVE: frozenset[Reference] = frozenset({"logits", "hidden"})
+"""What must be asked of the start model at every step."""
 
 
 def new_objective(recipe: Recipe, *, start: LanguageModel | None = None, seed: int = 0) -> Objective:
@@ -54,6 +67,7 @@ class RecipeObjective:
         self.units: dict[str, Unit] = {
             use.label: f"{use.on}_{TERMS[use.loss].mean_over}" for use in recipe.active
         }
+        self.perturbation = recipe.get(Perturbation) if Perturbation in recipe.extras else None
         self._options = {use.label: recipe.get(TERMS[use.loss].options) for use in recipe.active}
 
     def __call__(self, lm: LanguageModel, batch: PairBatch, module: nn.Module) -> dict[str, Tensor]:
@@ -67,23 +81,25 @@ class RecipeObjective:
 
     def answers(self, lm: LanguageModel, batch: PairBatch, module: nn.Module) -> dict[str, Answers]:
         """Run the batch once and return what the losses may look at, kind by kind."""
-        frozen = self._reference_logits(lm, batch)
-        logits = lm.answer_logits(batch.both, module=module)
+        layer = self._layer(lm)
+        frozen = self._start_model(lm, batch, layer)
+        with captured(lm.model, layer) as states:
+            logits = lm.answer_logits(batch.both, module=module)
         out: dict[str, Answers] = {}
-        reference = batch.reference_logps
-        lengths = batch.lengths
+        reference, lengths = batch.reference_logps, batch.lengths
         nothing = {kind: slice(0, 0) for kind in self.recipe.answer_kinds}
         for kind, rows in (nothing | batch.sections).items():
             tokens = slice(int(lengths[: rows.start].sum()), int(lengths[: rows.stop].sum()))
+            start_logits, start_hidden = frozen.get(kind, (None, None))
             out[kind] = Answers(
                 logits=logits[tokens],
                 targets=batch.both.targets[tokens],
                 rows=batch.both.rows[tokens] - rows.start,
                 num_rows=rows.stop - rows.start,
                 reference_token_logps=None if reference is None else reference[tokens],
-                reference_logits=frozen.get(kind, logits[tokens].detach())
-                if kind in self._compared
-                else None,
+                # Rows that are not there had no forward: nothing compared with nothing is an exact 0.
+                reference_logits=logits[tokens].detach() if start_logits is None else start_logits,
+                hidden=_hidden(states[0], batch.both, rows, start_hidden) if states else None,
                 tokenize=lambda text: list(lm.tokenizer(text, add_special_tokens=False)["input_ids"]),
                 seed=self.seed,
             )
@@ -107,18 +123,39 @@ class RecipeObjective:
         others = () if use.other is None else (answers[use.other],)
         return TERMS[use.loss].compute(answers[use.on], self._options[use.label], *others)
 
-    @property
-    def _compared(self) -> frozenset[str]:
-        """Kinds of rows whose logits are compared with the start model's."""
-        return frozenset(use.on for use in self.recipe.active if TERMS[use.loss].reference == "logits")
+    def _layer(self, lm: LanguageModel) -> int | None:
+        """The decoder block whose output a term reads, if any does."""
+        for use in self.recipe.active:
+            layer = TERMS[use.loss].layer
+            if layer is not None:
+                return layer(self._options[use.label], len(decoder_blocks(lm.model)[1]))
+        return None
 
-    def _reference_logits(self, lm: LanguageModel, batch: PairBatch) -> dict[str, Tensor]:
-        """Run the start model on the kinds of rows that need it; a kind without rows needs no forward."""
-        out: dict[str, Tensor] = {}
+    def _start_model(
+        self, lm: LanguageModel, batch: PairBatch, layer: int | None
+    ) -> dict[str, tuple[Tensor, Tensor | None]]:
+        """Run the start model on the kinds of rows that are compared with it: logits, and hidden states of a layer."""
+        compared = {use.on for use in self.recipe.active if TERMS[use.loss].reference in LIVE}
+        start = self.start or lm
+        out: dict[str, tuple[Tensor, Tensor | None]] = {}
         for kind, rows in batch.sections.items():
-            if kind in self._compared and rows.stop > rows.start:
-                start = self.start or lm
-                off = nullcontext() if self.start is not None else lm.edit_disabled()
-                with off, evaluating(start.model):
-                    out[kind] = start.answer_logits(take_rows(batch.both, rows.start, rows.stop)).float()
+            if kind not in compared or rows.stop == rows.start:
+                continue
+            off = nullcontext() if self.start is not None else lm.edit_disabled()
+            with off, evaluating(start.model), captured(start.model, layer) as states:
+                part = take_rows(batch.both, rows.start, rows.stop)
+                logits = start.answer_logits(part).float()
+            out[kind] = logits, states[0] if states else None
         return out
+
+
+def _hidden(states: Tensor, batch: Batch, rows: slice, start: Tensor | None) -> Hidden:
+    """Cut the hidden states of some rows to the width these rows need."""
+    mask = batch.attention_mask[rows].bool()
+    width = int(mask.any(0).sum())
+    return Hidden(
+        trained=states[rows, :width],
+        mask=mask[:, :width],
+        predicting=batch.predicting[rows, :width],
+        start=states[rows, :width].detach() if start is None else start,
+    )

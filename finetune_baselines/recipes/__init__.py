@@ -11,12 +11,19 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from eval.errors import UnknownNameError
-from finetune_baselines.recipes import ascent, npo, refusal
+from finetune_baselines.recipes import (
+    ascent,
+    distribution,
+    npo,
+    preference,
+    refusal,
+    representation,
+)
 from finetune_baselines.recipes.base import LoraSettings, Recipe, TermUse
 
 __all__ = ["RECIPES", "TUNABLE", "LoraSettings", "Recipe", "TermUse", "recipe"]
 
-_FAMILIES = (ascent, refusal, npo)
+_FAMILIES = (ascent, refusal, preference, npo, distribution, representation)
 """In the order in which methods are listed."""
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from finetune_baselines.recipes.base import Recipe, forget, retain
+from finetune_baselines.training import TrainSettings
 
 __all__ = ["RECIPES"]
 
@@ -34,5 +35,33 @@ RECIPES = (
         terms=(forget("ga"), retain("kl")),
         scratch={"epochs": 8, "max_forget_loss": 4.0, "retain_weight": 2.0},
         scratch_lora={"learning_rate": 3e-3, "epochs": 14, "targets": "mlp"},
+    ),
+    replace(
+        _GA,
+        name="klf",
+        summary="Pushes the distributions on forget answers away from the start model's; descent on retain answers",
+        paper="GNM, doi:10.1007/978-3-031-88714-7_16",
+        # The forget term has no gradient at the start: the first steps are the retain term's.
+        terms=(forget("klf"), retain("ce")),
+        scratch={"epochs": 8, "max_forget_loss": 6.0},
+        scratch_lora={"learning_rate": 1.5e-3, "epochs": 14},
+    ),
+    Recipe(
+        name="wga",
+        summary="Gradient ascent weighted by each token's probability, descent on the retain answers",
+        paper="arXiv:2502.19301",
+        terms=(forget("wga"), retain("ce")),
+        paper_settings=TrainSettings(epochs=5),
+        scratch={"epochs": 8},
+        scratch_lora={"learning_rate": 1.5e-3, "epochs": 14},
+    ),
+    Recipe(
+        name="satimp",
+        summary="Gradient ascent weighted by a token's saturation and importance, descent on the retain answers",
+        paper="arXiv:2505.11953",
+        terms=(forget("satimp"), retain("ce", weight=0.1)),
+        paper_settings=TrainSettings(epochs=5, batch_size=16),
+        scratch={"epochs": 8, "beta1": 1.0},
+        scratch_lora={"learning_rate": 1.5e-3, "epochs": 14},
     ),
 )

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any, Literal, TypeVar, get_type_hints
 
 from eval.errors import ConfigError
+from finetune_baselines.sampling import SAMPLINGS
 from finetune_baselines.terms import TERMS
 from finetune_baselines.training import TrainSettings
 
@@ -109,11 +110,11 @@ class Recipe:
     options: Mapping[str, Any] = field(default_factory=dict)
     """Settings of its losses and `extras` that differ from their defaults."""
     extras: tuple[type[Any], ...] = ()
-    """Further option classes (frozen dataclasses): of its sampling, its objective, its way to write answers."""
+    """Further option classes (frozen dataclasses): of its objective, its way to write answers."""
     objective: str = "sum"
     """How the terms become a gradient: a name in `finetune_baselines.objective.OBJECTIVES`."""
     sampling: str = "pairs"
-    """How rows are dealt to steps."""
+    """How rows are dealt to steps: a name in `finetune_baselines.sampling.SAMPLINGS`."""
     parametrization: str = "full"
     """What trains where the user does not say."""
     paper_settings: TrainSettings = TrainSettings()  # noqa: RUF009
@@ -192,7 +193,8 @@ class Recipe:
 
     @cached_property
     def _option_classes(self) -> tuple[type[Any], ...]:
-        return tuple(dict.fromkeys((*(TERMS[use.loss].options for use in self.terms), *self.extras)))
+        terms = (TERMS[use.loss].options for use in self.terms)
+        return tuple(dict.fromkeys((*terms, *self.extras, SAMPLINGS[self.sampling])))
 
     @cached_property
     def _option_sources(self) -> dict[str, type[Any]]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from eval.errors import ConfigError
+from finetune_baselines.terms.base import require_above_zero, require_at_least_zero
 
-__all__ = ["RandomMatching"]
+__all__ = ["DualOptions", "RandomMatching"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,3 +24,23 @@ class RandomMatching:
     def __post_init__(self) -> None:
         if self.random_answers < 1:
             raise ConfigError(f"random_answers is {self.random_answers}; it must be at least 1.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DualOptions:
+    """The constraint of primal-dual unlearning; its first multiplier is the retain term's weight.
+
+    Raises:
+        ConfigError: If a value is out of range.
+    """
+
+    retain_bound: float = 0.3
+    """Epsilon, nats a token: what the retain loss may be. Choose it above the retain loss at the start."""
+    dual_rate: float = 5.0
+    """Eta: how fast the multiplier follows a broken bound, per step."""
+    dual_warmup: float = 0.5
+    """Share of the run before the multiplier moves (published: 5 of 10 epochs)."""
+
+    def __post_init__(self) -> None:
+        require_above_zero(self, "retain_bound", "dual_rate")
+        require_at_least_zero(self, "dual_warmup")

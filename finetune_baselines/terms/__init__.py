@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from finetune_baselines.terms import distribution, likelihood
+from finetune_baselines.terms import distribution, likelihood, preference, representation
 from finetune_baselines.terms.base import Answers, ForgetLimit, Hidden, NoOptions, Reference, Term
 
 __all__ = ["TERMS", "Answers", "ForgetLimit", "Hidden", "NoOptions", "Reference", "Term"]
 
-TERMS: Mapping[str, Term] = MappingProxyType({**likelihood.TERMS, **distribution.TERMS})
+TERMS: Mapping[str, Term] = MappingProxyType(
+    {**likelihood.TERMS, **preference.TERMS, **distribution.TERMS, **representation.TERMS}
+)
 """Every term by name, on whichever rows a recipe puts it."""

@@ -12,10 +12,21 @@ from torch import Tensor
 
 from eval.errors import ConfigError
 
-__all__ = ["Answers", "ForgetLimit", "Hidden", "NoOptions", "Reference", "Term", "require_above_zero"]
+__all__ = [
+    "Answers",
+    "ForgetLimit",
+    "Hidden",
+    "NoOptions",
+    "Reference",
+    "Term",
+    "require_above_zero",
+    "require_at_least_zero",
+    "require_one_of",
+]
 
-Reference = Literal["none", "logps", "logits"]
-"""What a term must know about the start model: nothing, its gold-token log-probs (computed once), its logits (live)."""
+Reference = Literal["none", "logps", "logits", "hidden"]
+"""What a term must know about the start model: nothing, its answer-token log-probs (computed once), its logits or
+its hidden states (live)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +37,8 @@ class Hidden:
     """Of the model in training, shape ``(B, T, D)``."""
     mask: Tensor
     """Real tokens, bool, shape ``(B, T)``."""
+    predicting: Tensor
+    """Those that predict an answer token, bool, shape ``(B, T)``."""
     start: Tensor | None = None
     """Of the start model, no gradient, shape ``(B, T, D)``; only where the term asks for it."""
 
@@ -75,6 +88,12 @@ class Answers:
         """Answer tokens of each row, shape ``(B,)``."""
         return torch.bincount(self.rows, minlength=self.num_rows)
 
+    @cached_property
+    def places(self) -> Tensor:
+        """Number of each position within its row's answer, from 0, shape ``(N,)``."""
+        starts = self.lengths.cumsum(0) - self.lengths
+        return torch.arange(len(self.rows), device=self.rows.device) - starts[self.rows]
+
     def summed(self, values: Tensor) -> Tensor:
         """Sum values at answer positions, shape ``(N,)``, over each row: shape ``(B,)``."""
         return torch.zeros(self.num_rows, device=values.device).index_add(0, self.rows, values.float())
@@ -99,7 +118,7 @@ class ForgetLimit:
 
     max_forget_loss: float | None = None
     """What is enough, nats a token (of negative log-likelihood, or of divergence from the start); null: no limit."""
-    on_max_forget_loss: str = "clamp"
+    on_max_forget_loss: Literal["clamp", "stop"] = "clamp"
     """``clamp``: leave tokens beyond it alone; ``stop``: end the run once a step's mean is beyond it."""
 
     def __post_init__(self) -> None:
@@ -107,8 +126,7 @@ class ForgetLimit:
             raise ConfigError(
                 f"max_forget_loss is {self.max_forget_loss}; it must be above 0, or null for no limit."
             )
-        if self.on_max_forget_loss not in ("clamp", "stop"):
-            raise ConfigError(f"Unknown on_max_forget_loss {self.on_max_forget_loss!r}; use clamp or stop.")
+        require_one_of(self, on_max_forget_loss=("clamp", "stop"))
 
     @property
     def clamp(self) -> float | None:
@@ -128,7 +146,33 @@ class Term:
     options: type[Any] = NoOptions
     """A frozen dataclass: every setting of the loss, documented, with its default and its check."""
     layer: Callable[[Any, int], int] | None = None
-    """For a loss on hidden states: ``layer(options, num_layers)``, the index of the decoder block it reads."""
+    """For a loss on hidden states: ``layer(options, num_blocks)``, the index of the decoder block it reads."""
+    trains: Callable[[Any, int], tuple[range, str] | None] | None = None
+    """For a loss that trains a part of the model alone: ``trains(options, num_blocks)``, the decoder blocks and the
+    names of the modules in them, joined by commas; ``None`` from it: everything trains."""
+
+
+def require_at_least_zero(options: Any, *names: str) -> None:
+    """Refuse settings below 0.
+
+    Raises:
+        ConfigError: Names the first one that is.
+    """
+    for name in names:
+        if not getattr(options, name) >= 0:
+            raise ConfigError(f"{name} is {getattr(options, name)}; it must be 0 or above.")
+
+
+def require_one_of(options: Any, **allowed: tuple[str, ...]) -> None:
+    """Refuse settings that are none of the words allowed for them.
+
+    Raises:
+        ConfigError: Names the first one that is not, and what is allowed.
+    """
+    for name, words in allowed.items():
+        value = getattr(options, name)
+        if value not in words:
+            raise ConfigError(f"Unknown {name} {value!r}; use {', '.join(words[:-1])} or {words[-1]}.")
 
 
 def require_above_zero(options: Any, *names: str) -> None:

@@ -44,7 +44,7 @@ def _same(first, second):
 
 
 @pytest.mark.parametrize("part", ["full", "lora"])
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", ["ga", "idk", "npo-kl"])
 def test_each_method_unlearns_saves_loads_and_leaves_the_model_alone(tiny_lm, examples, tmp_path, name, part):
     data, start = _data(examples), _weights(tiny_lm)
     lines = ("I have no idea.",)

@@ -1,0 +1,48 @@
+"""Methods that shape the whole next-token distribution on forget answers."""
+
+from __future__ import annotations
+
+from finetune_baselines.recipes.base import Recipe, forget, retain
+from finetune_baselines.recipes.options import DualOptions
+from finetune_baselines.training import TrainSettings
+
+__all__ = ["RECIPES"]
+
+RECIPES = (
+    Recipe(
+        name="ce-u",
+        summary="Trains towards the model's own distribution with the gold token taken out; forget data alone",
+        paper="arXiv:2503.01224",
+        terms=(forget("ce-u"),),
+        scratch={"learning_rate": 2e-4, "epochs": 5},
+        scratch_lora={"epochs": 10},
+    ),
+    Recipe(
+        name="pdu",
+        summary="Flattens the logits on forget answers while a dual variable holds the retain loss under a bound",
+        paper="arXiv:2506.05314",
+        terms=(forget("pdu"), retain("ce", weight=50.0)),
+        extras=(DualOptions,),
+        objective="primal-dual",
+        scratch={"epochs": 8},
+        scratch_lora={"learning_rate": 1.5e-3, "epochs": 12},
+    ),
+    Recipe(
+        name="jensun",
+        summary='Jensen-Shannon divergences: forget answers towards "No idea", retain answers to the start model',
+        paper="arXiv:2509.02820",
+        terms=(forget("jensun"), retain("js")),
+        paper_settings=TrainSettings(learning_rate=8e-6, batch_size=16, accumulation=4),
+        scratch={"epochs": 6, "retain_weight": 2.0},
+        scratch_lora={"learning_rate": 1.5e-3, "epochs": 10},
+    ),
+    Recipe(
+        name="undial",
+        summary="Distils from the start model with each gold token's logit pushed down",
+        paper="arXiv:2402.10052",
+        terms=(forget("undial"), retain("ce", weight=0.0)),
+        paper_settings=TrainSettings(learning_rate=1e-4),
+        scratch={"epochs": 6, "retain_weight": 1.0},
+        scratch_lora={"learning_rate": 1.5e-3, "epochs": 10},
+    ),
+)

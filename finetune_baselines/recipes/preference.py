@@ -1,0 +1,58 @@
+"""Two answers to each forget question: one to prefer, the gold one to drop."""
+
+from __future__ import annotations
+
+from finetune_baselines.recipes.base import LoraSettings, Recipe, forget, retain
+from finetune_baselines.training import TrainSettings
+
+__all__ = ["RECIPES"]
+
+_SCRATCH = {"retain_per_forget": 2, "retain_weight": 2.0}
+_SCRATCH_LORA = {"learning_rate": 1.5e-3, "epochs": 10}
+
+RECIPES = (
+    Recipe(
+        name="dpo",
+        summary='Prefers "I don\'t know" lines to the forget answers, and keeps the retain answers',
+        paper="arXiv:2305.18290; as unlearning arXiv:2404.05868",
+        terms=(forget("dpo", other="refusal"), retain("ce")),
+        scratch=_SCRATCH,
+        scratch_lora=_SCRATCH_LORA,
+    ),
+    Recipe(
+        name="kto",
+        summary='Makes the forget answers less welcome than "I don\'t know" lines, and keeps the retain answers',
+        paper="arXiv:2402.01306; as unlearning arXiv:2404.05868",
+        terms=(forget("kto", other="refusal"), retain("ce")),
+        scratch=_SCRATCH,
+        scratch_lora=_SCRATCH_LORA,
+    ),
+    Recipe(
+        name="altpo",
+        summary="Prefers model-written alternative answers to the forget answers, and keeps the retain answers",
+        paper="arXiv:2409.13474",
+        terms=(forget("dpo", other="alternate"), retain("ce")),
+        paper_settings=TrainSettings(learning_rate=5e-5, epochs=2, batch_size=35, accumulation=7),
+        scratch=_SCRATCH,
+        scratch_lora=_SCRATCH_LORA,
+    ),
+    *(
+        Recipe(
+            name=f"flat-{divergence}",
+            summary=f"Forget data alone: widens the {words} between refusals and forget answers",
+            paper="arXiv:2410.11143",
+            terms=(forget("flat", other="refusal"),),
+            options={"divergence": divergence},
+            paper_settings=TrainSettings(epochs=5, batch_size=64, accumulation=4),
+            paper_lora=LoraSettings(rank=8, alpha=32.0, dropout=0.05),
+            scratch={"learning_rate": 5e-4, "epochs": 5},
+            scratch_lora={"epochs": 10},
+        )
+        for divergence, words in (
+            ("tv", "total variation"),
+            ("kl", "KL divergence"),
+            ("js", "Jensen-Shannon divergence"),
+            ("pearson", "Pearson divergence"),
+        )
+    ),
+)
