@@ -5,34 +5,47 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from guard.audit import AuditLog
     from guard.config import GuardSettings
     from guard.core import Guard
-    from guard.decoding import generate
+    from guard.decoding import agenerate, generate
     from guard.gate import Decision
     from guard.method import METHODS, GuardMethod
     from guard.model import GuardedModel
     from guard.processor import GuardLogitsProcessor
+    from guard.streaming import astream, stream
+    from guard.wrapping import wrap
 
 __all__ = [
     "METHODS",
+    "AuditLog",
     "Decision",
     "Guard",
     "GuardLogitsProcessor",
     "GuardMethod",
     "GuardSettings",
     "GuardedModel",
+    "agenerate",
+    "astream",
     "generate",
+    "stream",
+    "wrap",
 ]
 
 _HOMES = {
     "METHODS": "method",
+    "AuditLog": "audit",
     "Decision": "gate",
     "Guard": "core",
     "GuardLogitsProcessor": "processor",
     "GuardMethod": "method",
     "GuardSettings": "config",
     "GuardedModel": "model",
+    "agenerate": "decoding",
+    "astream": "streaming",
     "generate": "decoding",
+    "stream": "streaming",
+    "wrap": "wrapping",
 }
 
 

@@ -58,7 +58,8 @@ def refuse_unsupported(model: Any, arguments: Mapping[str, Any], *, streamer: st
         ConfigError: If an argument cannot go with a guard; it says which and why.
     """
     for name, reason in _REASONS.items():
-        if setting(model, arguments, name):
+        value = setting(model, arguments, name)
+        if value is not None and not (isinstance(value, (int, float, str, list)) and not value):
             raise ConfigError(f"{name} {reason}; generate without it.")
     if (setting(model, arguments, "num_beam_groups") or 1) > 1:
         raise ConfigError(f"num_beam_groups {_REMOTE}; generate without it.")

@@ -189,6 +189,7 @@ def decode(
     *,
     blank: Sequence[bool] = (),
     streamer: Any = None,
+    record: MaskRecord | None = None,
 ) -> tuple[Tensor, MaskRecord]:
     """Run ``model.generate`` behind the processor.
 
@@ -214,7 +215,7 @@ def decode(
             input_ids[i] = kept["pad_token_id"]
         decisions.append(ended if is_blank else plan.decision if plan.is_restricted else free)
     processor = GuardLogitsProcessor(
-        decisions, tokenizer, width, eos_ids=eos_ids(model, tokenizer, arguments)
+        decisions, tokenizer, width, eos_ids=eos_ids(model, tokenizer, arguments), record=record
     )
     processors = target.processors([plan.messages for plan in plans], width)
     processors = [*processors, *(kept.pop("logits_processor", None) or [])]

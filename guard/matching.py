@@ -135,3 +135,22 @@ class Matcher:
                 if (begin in begins or length >= LONG) and letters[begin:end] in self._targets:
                     return True
         return False
+
+    def held(self, text: str) -> int:
+        """Return how many characters at the end of a text could still grow into a phrase."""
+        held, letters = 0, ""
+        for position in range(len(text) - 1, -1, -1):
+            folded = fold(text[position]).letters
+            letters = folded + letters
+            if len(letters) > self._reach:
+                break
+            if not folded or not (letters in self._targets or letters in self._prefixes):
+                continue
+            begins = position == 0 or not fold(text[position - 1]).letters
+            if begins or self._can_be_long(letters):
+                held = len(text) - position
+        return held
+
+    def _can_be_long(self, letters: str) -> bool:
+        remainders = self._prefixes.get(letters, ())
+        return any(len(letters) + len(remainder) >= LONG for remainder, _ in remainders)

@@ -142,7 +142,7 @@ class GuardedModel(LanguageModel):
     def _said(self, plan: Plan, answer: Generation | None, record: MaskRecord) -> Generation:
         if answer is not None:
             text = plan.settle(answer.text, answer.token_ids, record, plan.messages, self.tokenizer)
-            if not plan.is_refused:
+            if not plan.fell_back:
                 return dataclasses.replace(answer, text=text, masked_steps=plan.masked_steps)
         ids = self.tokenizer(plan.refusal, add_special_tokens=False)["input_ids"]
         return Generation(text=plan.refusal, token_ids=tuple(ids), is_finished=True)
@@ -160,6 +160,10 @@ class GuardedModel(LanguageModel):
     def trainable_base(self) -> Any:
         """The inner model's."""
         return self.inner.trainable_base()
+
+    def with_base(self, base: LanguageModel) -> GuardedModel:
+        """Return the same filter over other weights."""
+        return GuardedModel(self.inner.with_base(base), self.guard, policy=self.policy)
 
     def save(self, directory: Path | str) -> None:
         """Save the inner model, and the guard in a folder ``guard`` beside it."""

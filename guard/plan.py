@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from eval.errors import ConfigError
@@ -34,13 +34,14 @@ class Plan:
     refusal: str
     """What is said instead of an answer, if something is."""
     masked_steps: int = 0
-    is_refused: bool = field(init=False)
+    fell_back: bool = False
+    """Whether an answer was begun and then refused, because nothing could be said without a phrase."""
 
-    def __post_init__(self) -> None:
-        flagged = self.decision.flagged
-        self.is_refused = flagged and (
-            self.policy == "refuse" or (self.policy == "restrict" and must_refuse(self.decision))
-        )
+    @property
+    def is_refused(self) -> bool:
+        """Whether the prompt is refused before any answer."""
+        cannot = self.policy == "restrict" and must_refuse(self.decision)
+        return self.decision.flagged and (self.policy == "refuse" or cannot)
 
     @property
     def is_restricted(self) -> bool:
@@ -54,7 +55,7 @@ class Plan:
             return "passed"
         if self.policy == "monitor":
             return "noted"
-        return "refused" if self.is_refused else "restricted"
+        return "refused" if self.is_refused or self.fell_back else "restricted"
 
     def settle(self, text: str, tokens: Sequence[int], record: MaskRecord, key: Any, tokenizer: Any) -> str:
         """Return what is said: the text, or the refusal where nothing could be said without a phrase.
@@ -74,7 +75,7 @@ class Plan:
         restriction = restriction_for(self.decision, tokenizer)
         assert restriction is not None
         if record.is_dead_end(key, tokens) or restriction.matches(text):
-            self.is_refused = True
+            self.fell_back = True
             return self.refusal
         return text
 

@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from guard.normalise import Folded, fold
-from guard.verbatim import split_words
+from guard.verbatim import last_words, split_words
 from guard.vocabulary import Ids, Vocabulary, join
 
 __all__ = ["NUM_CANDIDATES", "HashMatcher", "Hashes"]
@@ -62,3 +62,7 @@ class HashMatcher:
         """Whether the text contains a phrase."""
         words = split_words(fold(text))
         return any(self.hashes.ends_in_phrase(words[: i + 1]) for i in range(len(words)))
+
+    def held(self, text: str) -> int:
+        """Return how many characters at the end of a text could still grow into a phrase: its last words."""
+        return last_words(text, self.hashes.longest)

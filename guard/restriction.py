@@ -61,6 +61,11 @@ class Restriction:
         parts = (self._exact, self._runs, self._hashed)
         return any(part is not None and part.matches(text) for part in parts)
 
+    def held(self, text: str) -> int:
+        """Return how many characters at the end of a text could still grow into something forbidden."""
+        parts = (self._exact, self._runs, self._hashed)
+        return max((part.held(text) for part in parts if part is not None), default=0)
+
 
 def must_refuse(decision: Decision) -> bool:
     """Whether a flagged prompt can only be refused, because nothing says what its answer must leave out."""

@@ -6,6 +6,7 @@ words of the text are looked up, and only what would follow them in the document
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from itertools import pairwise
@@ -13,7 +14,7 @@ from itertools import pairwise
 from guard.normalise import Folded, fold
 from guard.vocabulary import Ids, Vocabulary, commit_point, union
 
-__all__ = ["NUM_WORDS", "RunMatcher", "split_words"]
+__all__ = ["NUM_WORDS", "RunMatcher", "last_words", "split_words"]
 
 NUM_WORDS = 4
 """Words of a run that is never reproduced: shorter runs are common speech."""
@@ -75,3 +76,13 @@ class RunMatcher:
             words[i + size] in self._next.get(tuple(words[i : i + size]), ())
             for i in range(len(words) - size)
         )
+
+    def held(self, text: str) -> int:
+        """Return how many characters at the end of a text could still grow into a run: its last words."""
+        return last_words(text, self.num_words)
+
+
+def last_words(text: str, num_words: int) -> int:
+    """Return the number of characters from the beginning of the last ``num_words`` words to the end."""
+    begins = [match.start() for match in re.finditer(r"\S+", text)]
+    return len(text) - begins[-num_words:][0] if begins else 0

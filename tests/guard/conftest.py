@@ -1,6 +1,7 @@
 """A small forgotten world, and one guard built on it for the whole session (the encoder is loaded once)."""
 
 import pytest
+import torch
 
 from eval.types import Example
 from guard.config import GuardSettings
@@ -54,3 +55,26 @@ def guard_(forget, retain, quick):
     from guard.core import Guard
 
     return Guard.build(forget=forget, retain=retain, settings=quick)
+
+
+@pytest.fixture
+def parrot(tiny_lm):
+    """A model that says ",Brelmouth,Brelmouth,..." whatever it is asked."""
+    ids = tiny_lm.tokenizer(",Brelmouth")["input_ids"]
+    follows = dict(zip(ids, [*ids[1:], ids[0]], strict=True))
+    assert len(follows) == len(ids), "each token of the phrase is another one"
+    embedding, head = tiny_lm.model.get_input_embeddings(), tiny_lm.model.get_output_embeddings()
+    size = embedding.weight.shape[1]
+    with torch.no_grad():
+        for layer in tiny_lm.model.model.layers:
+            layer.self_attn.o_proj.weight.zero_()
+            layer.mlp.down_proj.weight.zero_()
+        directions = torch.randn(len(embedding.weight), size, generator=torch.Generator().manual_seed(1))
+        directions = directions / directions.norm(dim=1, keepdim=True)
+        embedding.weight.copy_(directions)
+        head.weight.zero_()
+        for token, following in follows.items():
+            head.weight[following] += 4 * directions[token]
+        others = [i for i in range(len(directions)) if i not in follows]
+        head.weight[ids[0]] += 0.2 * directions[others].mean(0)
+    return tiny_lm

@@ -16,29 +16,6 @@ INNOCENT = "Where was Neva Holcroft born?"
 SHORT = GenerationOptions(max_new_tokens=12)
 
 
-@pytest.fixture
-def parrot(tiny_lm):
-    """A model that says ",Brelmouth,Brelmouth,..." whatever it is asked."""
-    ids = tiny_lm.tokenizer(",Brelmouth")["input_ids"]
-    follows = dict(zip(ids, [*ids[1:], ids[0]], strict=True))
-    assert len(follows) == len(ids), "each token of the phrase is another one"
-    embedding, head = tiny_lm.model.get_input_embeddings(), tiny_lm.model.get_output_embeddings()
-    size = embedding.weight.shape[1]
-    with torch.no_grad():
-        for layer in tiny_lm.model.model.layers:
-            layer.self_attn.o_proj.weight.zero_()
-            layer.mlp.down_proj.weight.zero_()
-        directions = torch.randn(len(embedding.weight), size, generator=torch.Generator().manual_seed(1))
-        directions = directions / directions.norm(dim=1, keepdim=True)
-        embedding.weight.copy_(directions)
-        head.weight.zero_()
-        for token, following in follows.items():
-            head.weight[following] += 4 * directions[token]
-        others = [i for i in range(len(directions)) if i not in follows]
-        head.weight[ids[0]] += 0.2 * directions[others].mean(0)
-    return tiny_lm
-
-
 def test_unflagged_prompts_come_out_bit_for_bit(tiny_lm, guard_, retain):
     questions = [e.question for e in retain[:6]]
     guarded = GuardedModel(tiny_lm, guard_)
