@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -39,7 +38,6 @@ def train(
     resume: bool | Path,
     progress: Progress | None,
     monitor: Monitor | None,
-    after_update: Callable[[int], None] | None,
 ) -> TrainResult:
     """See `finetune_baselines.training.run_training`."""
     start = time.perf_counter()
@@ -86,7 +84,6 @@ def train(
             seed=seed,
             progress=progress,
             watch=watch,
-            after_update=after_update,
         )
         if metrics is not None:
             keep_lines(metrics, step_of(checkpoint))

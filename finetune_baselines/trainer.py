@@ -52,10 +52,11 @@ class TrainedModule(nn.Module):
 
 
 class _StepHooks(transformers.TrainerCallback):  # type: ignore[misc]  # its types are not read
-    """A fresh optimizer where a phase starts, and the caller's hook between the update and the gradients' end."""
+    """A fresh optimizer where a phase starts; the objective's hook between an update and the gradients' end."""
 
-    def __init__(self, schedule: Schedule, after_update: Callable[[int], None] | None) -> None:
-        self.starts, self.after_update = set(schedule.starts[1:]), after_update
+    def __init__(self, schedule: Schedule, objective: Objective) -> None:
+        self.starts = set(schedule.starts[1:])
+        self.after_update: Callable[[int], None] | None = getattr(objective, "after_update", None)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **more: Any) -> None:
         """Forget the moments of the phase before."""
@@ -82,7 +83,6 @@ class UnlearningTrainer(transformers.Trainer):  # type: ignore[misc]  # its type
         seed: Of dropout.
         progress: Told each step.
         watch: Measures along the way; ``None``: nothing does.
-        after_update: Called after each update of the weights, while the gradients are still there.
     """
 
     def __init__(
@@ -98,7 +98,6 @@ class UnlearningTrainer(transformers.Trainer):  # type: ignore[misc]  # its type
         seed: int,
         progress: Progress | None,
         watch: Watch | None = None,
-        after_update: Callable[[int], None] | None = None,
     ) -> None:
         self.lm, self.objective, self.settings, self.watch = lm, objective, settings, watch
         self.schedule = dataset.schedule
@@ -118,7 +117,7 @@ class UnlearningTrainer(transformers.Trainer):  # type: ignore[misc]  # its type
             ),
             data_collator=self._collate,
             train_dataset=dataset,
-            callbacks=[_StepHooks(dataset.schedule, after_update)],
+            callbacks=[_StepHooks(dataset.schedule, objective)],
         )
         self.remove_callback(PrinterCallback)
         for callback in self.callback_handler.callbacks:

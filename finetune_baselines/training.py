@@ -5,7 +5,7 @@ Nothing here imports transformers; the trainer itself does, when `run_training` 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
@@ -99,7 +99,8 @@ class Objective(Protocol):
     ``forget_rows``); ``should_stop(terms) -> str | None``, asked after each step with that step's terms (floats,
     the same on all processes): a sentence ends the run; ``state_dict()`` and ``load_state_dict(state)``, where it
     keeps numbers of its own between steps (as JSON in checkpoints), ``tensor_state()`` and
-    ``load_tensor_state(state)``, where it keeps tensors; ``perturbation``, a
+    ``load_tensor_state(state)``, where it keeps tensors; ``after_update(step)``, called after each update of the
+    weights (step from 0) while the gradients are still there; ``perturbation``, a
     `finetune_baselines.perturbation.Perturbation`: one side's gradient is then taken at perturbed weights.
     """
 
@@ -154,7 +155,6 @@ def run_training(
     resume: bool | Path = False,
     progress: Progress | None = None,
     monitor: Monitor | None = None,
-    after_update: Callable[[int], None] | None = None,
 ) -> TrainResult:
     """Minimise ``objective`` over the rows, changing ``trainable`` in place and nothing else.
 
@@ -176,8 +176,6 @@ def run_training(
         resume: Go on from the newest checkpoint in ``output_dir``, if there is one, or from the one given.
         progress: Told ``("training", step, steps)``.
         monitor: What to measure along the way; default: that of the enclosing `monitoring.monitoring` block.
-        after_update: Called with the step's number (from 0) after each update of the weights, before the gradients
-            are dropped.
 
     Raises:
         TrainingDivergedError: If a term or a gradient is not finite; names it. The parameters are those before
@@ -200,5 +198,4 @@ def run_training(
         resume=resume,
         progress=progress,
         monitor=monitor or current_monitor(),
-        after_update=after_update,
     )
