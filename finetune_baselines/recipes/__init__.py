@@ -13,7 +13,9 @@ from types import MappingProxyType
 from eval.errors import UnknownNameError
 from finetune_baselines.recipes import (
     ascent,
+    chunked,
     distribution,
+    loku,
     npo,
     preference,
     refusal,
@@ -23,7 +25,7 @@ from finetune_baselines.recipes.base import LoraSettings, Recipe, TermUse
 
 __all__ = ["RECIPES", "TUNABLE", "LoraSettings", "Recipe", "TermUse", "recipe"]
 
-_FAMILIES = (ascent, refusal, preference, npo, distribution, representation)
+_FAMILIES = (ascent, refusal, preference, npo, distribution, representation, chunked, loku)
 """In the order in which methods are listed."""
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
