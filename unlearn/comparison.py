@@ -155,7 +155,8 @@ class _Run:
         self.reference: Mapping[str, Any] | None = settings.reference
         self.reference_key = fingerprint(settings.reference) if settings.reference else ""
         self.benchmark_key = fingerprint(benchmark)
-        self.options = GenerationOptions(max_new_tokens=settings.max_new_tokens or 200)
+        limit = settings.max_new_tokens
+        self.options = None if limit is None else GenerationOptions(max_new_tokens=limit)
 
     def key(self, name: str, identity: str, **more: Any) -> str:
         """Fingerprint everything the numbers of a stage depend on."""
@@ -306,7 +307,7 @@ class _Run:
                 runs=runs,
                 results=results,
                 logs={name: self.log(name) for name in order},
-                examples=self.benchmark.splits["forget"],
+                examples=self.benchmark.splits.get("forget", ()),
                 notes=notes,
             ),
         )

@@ -36,7 +36,7 @@ def evaluate_one(
         benchmark: What to ask.
         output_dir: Where the report goes.
         reference: A retain model's log, for forget quality and PrivLeak.
-        max_new_tokens: Of generation; default 200.
+        max_new_tokens: Of generation; default: the benchmark's own limits, else 200.
         seed: Of bootstrap intervals.
         progress: Told what is being done.
     """
@@ -49,7 +49,7 @@ def evaluate_one(
             lm,
             benchmark,
             reference=reference,
-            options=GenerationOptions(max_new_tokens=max_new_tokens or 200),
+            options=None if max_new_tokens is None else GenerationOptions(max_new_tokens=max_new_tokens),
             output_dir=output_dir / "model",
             seed=seed,
             progress=progress,
@@ -76,7 +76,7 @@ def evaluate_one(
             runs=[run],
             results=results,
             logs={"model": evaluation.log},
-            examples=benchmark.splits["forget"],
+            examples=benchmark.splits.get("forget", ()),
         ),
     )
     write_json(output_dir / "environment.json", report.environment)

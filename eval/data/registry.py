@@ -25,7 +25,7 @@ class BenchmarkOptions:
     max_retain: int | None = None
     """Keep at most this many retain rows for teaching and unlearning."""
     retain_file: Path | None = None
-    """``jsonl`` and ``text`` only: the retain rows."""
+    """``jsonl``, ``text`` and ``tdec`` only: the retain rows."""
     seed: int = 0
     """Of a generated benchmark."""
 
@@ -41,6 +41,9 @@ BENCHMARKS: Registry[Loader] = Registry(
         "muse": "eval.data.muse:load",
         "wmdp": "eval.data.wmdp:load",
         "mmlu": "eval.data.mmlu:load",
+        "lume": "eval.data.lume:load",
+        "tdec": "eval.data.tdec:load",
+        "rwku": "eval.data.rwku:load",
         "text": "eval.data.text:load",
         "jsonl": "eval.data.jsonl:load",
     },

@@ -72,14 +72,29 @@ class Tables:
         hub: Dataset on the hub, such as ``muse-bench/MUSE-News``.
         data_dir: A local folder in place of the hub: ``CONFIG/SPLIT.jsonl`` (or .json, .csv, .parquet, .txt).
         generated: Rows by ``(config, split)``, in place of both.
+        url: Where a user gets the files; empty: the hub's page.
+
+    Raises:
+        DataError: If ``data_dir`` is missing, or if there is neither a hub dataset nor a folder.
     """
 
     name: str
-    hub: str
+    hub: str = ""
     data_dir: Path | None = None
     generated: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    url: str = ""
+
+    @property
+    def source(self) -> str:
+        """Where a user gets the files."""
+        return self.url or f"https://huggingface.co/datasets/{self.hub}"
 
     def __post_init__(self) -> None:
+        if not self.hub and self.data_dir is None and not self.generated:
+            raise DataError(
+                f"{self.name} is not on the hub: get its files from {self.source} and give their folder "
+                "with --data-dir."
+            )
         if self.data_dir is not None and not self.data_dir.is_dir():
             raise DataError(
                 f"There is no data folder {self.data_dir}; check --data-dir, or leave it out to use the hub."
@@ -119,7 +134,7 @@ class Tables:
             wanted = "/".join(part for part in (config, split) if part)
             raise DataError(
                 f"{self.data_dir or self.hub} has no split {wanted!r} ({wanted}.jsonl, .json, .csv, .parquet or .txt), "
-                f"which {self.name} needs; get it from https://huggingface.co/datasets/{self.hub}."
+                f"which {self.name} needs; get it from {self.source}."
             )
         return rows
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from eval.metrics import entries
 from eval.metrics.bleu import bleu
+from eval.metrics.rouge import exact_match, word_recall
 
 if TYPE_CHECKING:
     from eval.data.benchmark import Benchmark
@@ -38,6 +39,9 @@ class Generated:
     """Whether leak rate, fluency and a filter's interventions are read from these answers."""
     has_bleu: bool = False
     """Also log BLEU, under ``..._BLEU``."""
+    match: Literal["rouge", "exact", "words"] = "rouge"
+    """What ``score`` says beside ROUGE: nothing, whether the answers are equal but for case (LUME), or RWKU's recall
+    of words."""
 
     def ask(self, benchmark: Benchmark, plan: Plan) -> None:
         """Generate an answer for each row."""
@@ -60,6 +64,11 @@ class Generated:
         generations = context.answers.generations[self.name]
         truths = [str(row.answer) for row in rows]
         log = {self.name: entries.rouge_entry(context.inputs(rows), truths, generations)}
+        if self.match != "rouge":
+            match = exact_match if self.match == "exact" else word_recall
+            logged = log[self.name]["value_by_index"]
+            for i, (truth, generation) in enumerate(zip(truths, generations, strict=True)):
+                logged[str(i)]["score"] = match(truth, generation.text)
         if self.has_bleu:
             scores = [bleu(truth, g.text) for truth, g in zip(truths, generations, strict=True)]
             log[bleu_name] = entries.entry([{"score": score} for score in scores])

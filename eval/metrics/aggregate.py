@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from eval.errors import DataError
 from eval.metrics.bootstrap import interval, resample_weights
+from eval.metrics.composites import composites
 from eval.metrics.forget_quality import two_sample_ks
 from eval.metrics.membership import auc, privacy_leakage, relative_difference, weighted_auc
 from eval.metrics.truth_ratio import closer_to_one, true_better
@@ -54,6 +55,7 @@ def aggregate(log: EvalLog, reference: EvalLog | None = None, *, seed: int = 0) 
         out["forget_quality"] = _forget_quality(log, reference)
     if "mia_min_k" in log:
         out["privleak"] = _privacy_leakage(log, out["mia_min_k"], reference, seed)
+    out |= composites(log, out, reference)
     return {name: _as_shown(log.get(name), out[name]) for name in sorted(out)}
 
 
@@ -69,8 +71,10 @@ def _as_shown(entry: Any, result: MetricResult) -> MetricResult:
 
 def _field(name: str) -> str:
     """Return the per-item field behind a metric's aggregate."""
-    if name.endswith("ROUGE"):
+    if name.endswith(("ROUGE", "_regurgitation")):
         return "rougeL_f1" if "knowmem" in name or "verbmem" in name else "rougeL_recall"
+    if name.endswith("_perplexity"):
+        return "avg_loss"
     return "prob" if "_Prob" in name else "score"
 
 
@@ -112,9 +116,12 @@ def _mean(name: str, entry: Mapping[str, Any], seed: int) -> MetricResult:
     present = values[np.isfinite(values)]
     if not len(present):
         return MetricResult(value=None, reason=entry.get("reason") or "no row has a value")
-    ci = interval(_weighted_means(values, name, seed))
+    low, high = interval(_weighted_means(values, name, seed))
     extra = {"dropped": float(len(values) - len(present))} if len(present) < len(values) else {}
-    return MetricResult(value=float(present.mean()), ci=ci, n=len(present), extra=extra)
+    mean = float(present.mean())
+    if name.endswith("_perplexity"):
+        mean, low, high = (float(np.exp(loss)) for loss in (mean, low, high))
+    return MetricResult(value=mean, ci=(low, high), n=len(present), extra=extra)
 
 
 def _scores(entry: Any, part: str) -> Array:

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-__all__ = ["RougeScores", "rouge_scores", "rouge_tokens"]
+__all__ = ["RougeScores", "exact_match", "rouge_scores", "rouge_tokens", "word_recall"]
 
 _WORD = re.compile(r"[a-z0-9]+")
 
@@ -69,6 +69,21 @@ def rouge_scores(ground_truth: str, generation: str, *, use_stemmer: bool = True
     recall, precision = common / len(target), common / len(said)
     f1 = 2 * precision * recall / (precision + recall) if common else 0.0
     return RougeScores(shared / len(target), f1, recall)
+
+
+def exact_match(truth: str, generation: str) -> float:
+    """Return 1 where two texts are equal but for case and outer white space; punctuation counts (LUME)."""
+    return float(truth.strip().lower() == generation.strip().lower())
+
+
+def word_recall(truth: str, generation: str) -> float:
+    """Return ROUGE-L recall over words set apart by spaces, case and punctuation kept (RWKU's scorer).
+
+    The `rouge` package that RWKU uses also cuts at full stops and counts a repeated word once; on its answers of a
+    few words that makes no difference.
+    """
+    words = truth.split()
+    return _longest_common_subsequence(words, generation.split()) / len(words) if words else 0.0
 
 
 def _longest_common_subsequence(first: Sequence[str], second: Sequence[str]) -> int:

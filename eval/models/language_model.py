@@ -232,6 +232,27 @@ class LanguageModel:
                     progress("generating", len(answers), len(distinct))
         return [answers[key] for key in keys]
 
+    def continue_tokens(
+        self, messages: tuple[Message, ...], prefixes: Sequence[Sequence[int]], lengths: Sequence[int]
+    ) -> list[list[int]]:
+        """Continue token prefixes greedily, for measures that cut texts at tokens rather than at words.
+
+        Args:
+            messages: The conversation that the prefixes begin, for filters.
+            prefixes: Token ids, at least one each.
+            lengths: New tokens of each at most.
+        """
+        out: list[list[int]] = [[] for _ in prefixes]
+        order = sorted(range(len(prefixes)), key=lambda i: len(prefixes[i]))
+        options = GenerationOptions(max_new_tokens=max(lengths, default=1))
+        with evaluating(self.model):
+            for chunk in self._generation_batches(order, prefixes, options):
+                longest = GenerationOptions(max_new_tokens=max(lengths[i] for i in chunk))
+                said = self._generate_batch([messages] * len(chunk), [prefixes[i] for i in chunk], longest)
+                for i, generation in zip(chunk, said, strict=True):
+                    out[i] = list(generation.token_ids[: lengths[i]])
+        return out
+
     def save(self, directory: Path | str) -> None:
         """Save model and tokenizer as safetensors and JSON."""
         self.model.save_pretrained(directory, safe_serialization=True)
