@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from grun.config import GrunConfig
+    from grun.importer import import_checkpoint
     from grun.loading import attach
     from grun.method import METHODS
     from grun.model import EditedModel
@@ -14,7 +15,16 @@ if TYPE_CHECKING:
     from grun.stack import EditStack
     from grun.training import train
 
-__all__ = ["METHODS", "EditStack", "EditedModel", "GrunConfig", "GrunSettings", "attach", "train"]
+__all__ = [
+    "METHODS",
+    "EditStack",
+    "EditedModel",
+    "GrunConfig",
+    "GrunSettings",
+    "attach",
+    "import_checkpoint",
+    "train",
+]
 
 _WHERE = {
     "METHODS": "grun.method",
@@ -23,6 +33,7 @@ _WHERE = {
     "GrunConfig": "grun.config",
     "GrunSettings": "grun.settings",
     "attach": "grun.loading",
+    "import_checkpoint": "grun.importer",
     "train": "grun.training",
 }
 
