@@ -16,7 +16,7 @@ from eval.data.world_wordings import ATTACK_SHAPES, BY_WORK, KINDS, WORDINGS, Wo
 from eval.errors import UnknownNameError
 from eval.types import Example
 
-__all__ = ["SPLITS", "load", "rows_about"]
+__all__ = ["SPLITS", "fill", "load", "rows_about"]
 
 SPLITS = {"forget01": 0.01, "forget05": 0.05, "forget10": 0.10}
 """Forget split to the share of the people who are forgotten."""
@@ -158,11 +158,11 @@ def _row(world: World, person: Person, kind: str, rank: int) -> Example:
     wrong = _wrong_values(world, person, trait, kind, spans)
     return Example(
         id=f"w{world.seed}-p{person.index:03d}-{kind}-{order[rank]}",
-        question=_fill(asked.question, person, value),
-        answer=_fill(asked.answer, person, value),
-        paraphrased_question=_fill(other.question, person, value),
-        paraphrased_answer=_fill(other.answer, person, value),
-        perturbed_answers=tuple(_fill(other.answer, person, w) for w in wrong),
+        question=fill(asked.question, person, value),
+        answer=fill(asked.answer, person, value),
+        paraphrased_question=fill(other.question, person, value),
+        paraphrased_answer=fill(other.answer, person, value),
+        perturbed_answers=tuple(fill(other.answer, person, w) for w in wrong),
         subject=person.name,
         key_spans=spans,
     )
@@ -188,7 +188,8 @@ def _wrong_values(
     return tuple(value for value, _ in zip(wrong, range(_NUM_WRONG), strict=False))
 
 
-def _fill(template: str, person: Person, value: str) -> str:
+def fill(template: str, person: Person, value: str) -> str:
+    """Say a value about a person in a wording of `world_wordings`."""
     if value[0] in "aeiou":
         template = template.replace(" a {v}", " an {v}")
     return template.format(name=person.name, last=person.last, work=person.work, v=value)
