@@ -61,7 +61,7 @@ def preset(name: str, method: str, parametrization: str) -> Preset:
         name=name,
         recipe=recipe.changed({key: value for key, value in changes.items() if key in own}),
         train=replace(_SMALL, **{k: v for k, v in changes.items() if k not in own and k not in lora}),
-        lora=LoraSettings(rank=16, alpha=32.0, **{k: v for k, v in changes.items() if k in lora}),
+        lora=LoraSettings(**{"rank": 16, "alpha": 32.0} | {k: v for k, v in changes.items() if k in lora}),
     )
 
 
