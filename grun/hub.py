@@ -113,6 +113,6 @@ class HubMixin(ModelHubMixin, library_name="unlearn-toolkit", tags=["unlearning"
         edited = attach(lm, folder, any_base=any_base)
         if not isinstance(edited, cls):
             raise ArtifactError(
-                f"{folder} holds a {type(edited).__name__}, not a {cls.__name__}; load it with grun.attach."
+                f"{folder} was saved by {type(edited).__name__}, not by {cls.__name__}; load it with grun.attach."
             )
         return edited

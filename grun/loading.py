@@ -82,5 +82,5 @@ def _check_base(lm: LanguageModel, artifact: Artifact, directory: Path, any_base
     if not any_base and lm.identity != artifact.base_identity:
         raise ArtifactError(
             f"{trained_on} (identity {artifact.base_identity[:12]}), not on {lm.name!r} ({lm.identity[:12]}); "
-            "attach it to that model or train one for this model."
+            "attach it to that model, or pass any_base=True if this is that model in another precision."
         )
