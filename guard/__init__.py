@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from guard.method import METHODS, GuardMethod
     from guard.model import GuardedModel
     from guard.processor import GuardLogitsProcessor
+    from guard.soft import SoftMatch
     from guard.streaming import astream, stream
     from guard.wrapping import wrap
 
@@ -25,6 +26,7 @@ __all__ = [
     "GuardMethod",
     "GuardSettings",
     "GuardedModel",
+    "SoftMatch",
     "agenerate",
     "astream",
     "generate",
@@ -41,6 +43,7 @@ _HOMES = {
     "GuardMethod": "method",
     "GuardSettings": "config",
     "GuardedModel": "model",
+    "SoftMatch": "soft",
     "agenerate": "decoding",
     "astream": "streaming",
     "generate": "decoding",

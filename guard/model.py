@@ -20,6 +20,7 @@ from guard.plan import Plan
 from guard.processor import GuardLogitsProcessor, MaskRecord
 from guard.refusals import refusal_for
 from guard.restriction import restriction_for
+from guard.soft import SoftMatch
 
 __all__ = ["PENALTY", "GuardedModel"]
 
@@ -44,11 +45,19 @@ class GuardedModel(LanguageModel):
             and the model does not run; ``monitor``: nothing changes. Answers are scored alike under ``restrict``
             and ``refuse``: a refusal says nothing about the probability of an answer.
         name: For reports; ``None``: the inner model's name and the policy.
+        soft: As for `guard.generate`; it does not enter scores, whose penalty is fixed.
     """
 
     def __init__(
-        self, inner: LanguageModel, guard: Guard, *, policy: str = "restrict", name: str | None = None
+        self,
+        inner: LanguageModel,
+        guard: Guard,
+        *,
+        policy: str = "restrict",
+        name: str | None = None,
+        soft: SoftMatch | None = None,
     ) -> None:
+        self.soft = soft
         self.inner = inner
         self.guard = guard
         self.policy: Policy = check_policy(policy)
@@ -83,6 +92,7 @@ class GuardedModel(LanguageModel):
             eos_ids=self.eos_ids,
             record=_RECORD.get(),
             keys=list(prompts),
+            soft=self.soft,
         )
         return [*processors, filtering] if filtering.is_active else processors
 

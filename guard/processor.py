@@ -12,6 +12,7 @@ from transformers import LogitsProcessor
 from eval.errors import ConfigError
 from guard.gate import Decision
 from guard.restriction import Restriction, restriction_for
+from guard.soft import SoftMatch
 from guard.vocabulary import Vocabulary
 
 __all__ = ["GuardLogitsProcessor", "MaskRecord"]
@@ -64,6 +65,7 @@ class GuardLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
         eos_ids: What remains where everything is banned; ``None``: the tokenizer's.
         record: Where to note changed choices; ``None``: a new one, readable as ``record``.
         keys: What identifies each prompt in ``record``; ``None``: its position.
+        soft: Bans words near the phrases too; ``None``: the phrases alone.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class GuardLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
         eos_ids: Sequence[int] | None = None,
         record: MaskRecord | None = None,
         keys: Sequence[Any] | None = None,
+        soft: SoftMatch | None = None,
     ) -> None:
         if rows_per_prompt is not None and rows_per_prompt < 1:
             raise ConfigError(f"rows_per_prompt is {rows_per_prompt}; it must be at least 1.")
@@ -86,7 +89,7 @@ class GuardLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
         self.eos_ids = tuple(own if eos_ids is None else eos_ids)
         names = list(range(len(decisions))) if keys is None else list(keys)
         rows = [i for i in range(len(decisions)) for _ in range(rows_per_prompt or 1)]
-        restrictions = [restriction_for(decision, tokenizer) for decision in decisions]
+        restrictions = [restriction_for(decision, tokenizer, soft) for decision in decisions]
         self._rows = [(restrictions[i], names[i]) for i in rows]
         self._is_fixed = rows_per_prompt is not None
         if self.is_active and not self.eos_ids:
@@ -128,10 +131,12 @@ class GuardLogitsProcessor(LogitsProcessor):  # type: ignore[misc]
             tokens = input_ids[row, self.prompt_length :].tolist()
             ids = restriction.banned(tokens, scores[row])
             index = torch.as_tensor(ids[ids < scores.shape[1]], device=scores.device)
-            if not len(index):
+            if not len(index) and restriction.penalty is None:
                 continue
             first = int(scores[row].argmax())
             scores[row, index] = -torch.inf
+            if restriction.penalty is not None:
+                scores[row, : len(restriction.penalty)] -= restriction.penalty.to(scores)[: scores.shape[1]]
             if bool(scores[row, first] == -torch.inf):
                 self.record.note(key, tokens)
                 self._choose_anew(scores[row], first, restriction.vocabulary)

@@ -8,11 +8,13 @@ from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from guard.gate import Decision
 from guard.matching import Matcher, PhraseSet
 from guard.private import NUM_CANDIDATES, HashMatcher
+from guard.soft import SoftMatch
 from guard.verbatim import RunMatcher
 from guard.vocabulary import Ids, Vocabulary, union, vocabulary
 
@@ -26,13 +28,24 @@ class Restriction:
 
     Holds no state of a generation: every answer is derived from the tokens given. A flagged decision that
     names nothing to leave out (a subject without known answers) bans everything: only a refusal is left.
+
+    Args:
+        decision: Flagged.
+        vocabulary: Of the model's tokenizer.
+        soft: Bans words near the phrases too; ``None``: the phrases alone.
     """
 
-    def __init__(self, decision: Decision, vocabulary: Vocabulary) -> None:
+    def __init__(self, decision: Decision, vocabulary: Vocabulary, soft: SoftMatch | None = None) -> None:
         self.vocabulary = vocabulary
+        self.penalty: Tensor | None = None
+        """Nats to take from each token's score, shape ``(V,)``."""
+        phrases = decision.phrases
+        if soft is not None and phrases:
+            near = soft.nearness(phrases, vocabulary)
+            phrases, self.penalty = (*phrases, *near.words), torch.from_numpy(near.penalty)
         self.bans_all = must_refuse(decision)
         passages, hashes = _passages(decision), _hashes(decision)
-        self._exact = Matcher(PhraseSet(decision.phrases), vocabulary) if decision.phrases else None
+        self._exact = Matcher(PhraseSet(phrases), vocabulary) if phrases else None
         self._runs = RunMatcher(passages, vocabulary) if passages else None
         self._hashed = HashMatcher(hashes, vocabulary) if hashes is not None else None
 
@@ -81,24 +94,25 @@ def _hashes(decision: Decision) -> Any:
     return getattr(decision, "hashes", None)
 
 
-_RESTRICTIONS: OrderedDict[Hashable, tuple[Restriction, Decision]] = OrderedDict()
+_RESTRICTIONS: OrderedDict[Hashable, tuple[Restriction, Decision, SoftMatch | None]] = OrderedDict()
 _LOCK = threading.Lock()
 
 
-def restriction_for(decision: Decision, tokenizer: Any) -> Restriction | None:
+def restriction_for(decision: Decision, tokenizer: Any, soft: SoftMatch | None = None) -> Restriction | None:
     """Return what a decision restricts (recent ones are kept), or ``None`` if the prompt is not flagged."""
     if not decision.flagged:
         return None
     words = vocabulary(tokenizer)
-    key = (id(words), decision.phrases, _passages(decision), id(_hashes(decision)))
+    key = (id(words), decision.phrases, _passages(decision), id(_hashes(decision)), id(soft))
     with _LOCK:
         known = _RESTRICTIONS.get(key)
-        if known is not None and known[0].vocabulary is words and _hashes(known[1]) is _hashes(decision):
+        # what the ids name is held with the entry, so that no other object can have taken its place
+        if known is not None:
             _RESTRICTIONS.move_to_end(key)
             return known[0]
-    made = Restriction(decision, words)
+    made = Restriction(decision, words, soft)
     with _LOCK:
-        _RESTRICTIONS[key] = (made, decision)
+        _RESTRICTIONS[key] = (made, decision, soft)
         while len(_RESTRICTIONS) > _KEPT:
             _RESTRICTIONS.popitem(last=False)
     return made

@@ -29,6 +29,7 @@ from guard.decoding import Target, decode
 from guard.plan import Plan, judged
 from guard.processor import MaskRecord
 from guard.restriction import Restriction, restriction_for
+from guard.soft import SoftMatch
 
 __all__ = ["astream", "stream"]
 
@@ -41,6 +42,7 @@ def stream(
     guard: Guard,
     policy: str = "restrict",
     template: str | Template = "auto",
+    soft: SoftMatch | None = None,
     audit: AuditLog | None = None,
     request_id: str = "",
     **generate_arguments: Any,
@@ -57,6 +59,7 @@ def stream(
         guard: What must not be said.
         policy: ``restrict``, ``refuse`` or ``monitor``.
         template: As for `guard.generate`.
+        soft: As for `guard.generate`.
         audit: Where to log the decision.
         request_id: For the log.
         **generate_arguments: Anything ``model.generate`` takes; beams and several sequences cannot be streamed.
@@ -78,7 +81,7 @@ def stream(
         raise ConfigError(
             f"guard.stream does not take {given[0]}; give a prompt, and use guard.generate for modes."
         )
-    return _chunks(target, conversation(prompt), guard, checked, audit, request_id, generate_arguments)
+    return _chunks(target, conversation(prompt), guard, checked, soft, audit, request_id, generate_arguments)
 
 
 async def _pass_on(chunks: Iterator[str]) -> AsyncIterator[str]:
@@ -103,6 +106,7 @@ def _chunks(
     messages: tuple[Message, ...],
     guard: Guard,
     policy: Policy,
+    soft: SoftMatch | None,
     audit: AuditLog | None,
     request_id: str,
     arguments: dict[str, Any],
@@ -113,10 +117,10 @@ def _chunks(
             answer.append(plan.refusal)
             yield plan.refusal
             return
-        restriction = restriction_for(plan.decision, target.tokenizer) if plan.is_restricted else None
+        restriction = restriction_for(plan.decision, target.tokenizer, soft) if plan.is_restricted else None
         ends = eos_ids(target.model, target.tokenizer, arguments)
         writer = Writer(target.tokenizer, ends, restriction)
-        run = _Run(target, plan, arguments)
+        run = _Run(target, plan, soft, arguments)
         try:
             for token in run:
                 chunk = writer.write(token)
@@ -196,7 +200,7 @@ class Writer:
 class _Run(BaseStreamer, StoppingCriteria):  # type: ignore[misc]
     """One generation in a thread of its own: iterating gives its new tokens as they come."""
 
-    def __init__(self, target: Target, plan: Plan, arguments: dict[str, Any]) -> None:
+    def __init__(self, target: Target, plan: Plan, soft: SoftMatch | None, arguments: dict[str, Any]) -> None:
         self.record = MaskRecord()
         self._queue: queue.SimpleQueue[int | BaseException | None] = queue.SimpleQueue()
         self._has_prompt = False
@@ -214,6 +218,7 @@ class _Run(BaseStreamer, StoppingCriteria):  # type: ignore[misc]
                     [plan],
                     {**arguments, "stopping_criteria": criteria},
                     streamer=self,
+                    soft=soft,
                     record=self.record,
                 )
                 self._queue.put(None)

@@ -19,6 +19,7 @@ from guard.core import Guard
 from guard.decoding import Target, decode
 from guard.plan import Plan, judged
 from guard.processor import MaskRecord
+from guard.soft import SoftMatch
 from guard.turns import TurnRule
 
 __all__ = ["WrappedModel", "wrap"]
@@ -44,6 +45,7 @@ def wrap(
     guard: Guard,
     policy: str = "restrict",
     template: str | Template = "auto",
+    soft: SoftMatch | None = None,
     audit: AuditLog | None = None,
 ) -> WrappedModel:
     """Return a drop-in for ``model`` whose ``generate(input_ids, ...)`` is filtered.
@@ -54,22 +56,31 @@ def wrap(
         guard: What must not be said.
         policy: ``restrict``, ``refuse`` or ``monitor``.
         template: How the prompts are rendered before they are tokenised; the user's turns are recovered by it.
+        soft: As for `guard.generate`.
         audit: Where to log each decision.
 
     Raises:
         ConfigError: If the policy is unknown or the template does not show a user turn as it was written.
     """
     target = Target.of(model, tokenizer, template)
-    return WrappedModel(target, guard, check_policy(policy), audit)
+    return WrappedModel(target, guard, check_policy(policy), soft, audit)
 
 
 class WrappedModel:
     """What `wrap` returns. It has ``generate`` and the model's description; its raw outputs are not given out."""
 
-    def __init__(self, target: Target, guard: Guard, policy: Policy, audit: AuditLog | None) -> None:
+    def __init__(
+        self,
+        target: Target,
+        guard: Guard,
+        policy: Policy,
+        soft: SoftMatch | None = None,
+        audit: AuditLog | None = None,
+    ) -> None:
         self._target = target
         self._guard = guard
         self._policy: Policy = policy
+        self._soft = soft
         self._audit = audit
         self._rule = TurnRule.of(target.template, target.tokenizer)
 
@@ -144,7 +155,7 @@ class WrappedModel:
             else:
                 blank = [plan.is_refused for plan in plans]
                 rows, record = decode(
-                    target, input_ids, attention_mask, plans, generate_arguments, blank=blank
+                    target, input_ids, attention_mask, plans, generate_arguments, blank=blank, soft=self._soft
                 )
             rows = self._settled(rows, plans, record, num, generate_arguments)
             for i, text in enumerate(target.tokenizer.batch_decode(rows, skip_special_tokens=True)):
