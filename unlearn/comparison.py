@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from eval.artifacts import environment, fingerprint, read_json, write_json
 from eval.errors import ConfigError
 from eval.report import BenchmarkInfo, Report, RunInfo, now
+from finetune_baselines.monitoring import monitoring
+from unlearn.dynamics import SAMPLE, dynamics_monitor, read_dynamics, seconds_measuring
 from unlearn.measure import Measure
 from unlearn.methods import DEFAULT_METHODS, make_method
 from unlearn.runs import Finished, locked_run, read_finished, slug, start_stage, write_finished
@@ -39,6 +41,8 @@ class CompareSettings:
     """Of generation; ``None``: 200, as in the field."""
     reference: Mapping[str, Any] | None = None
     """A retain model's log, where there is no oracle to evaluate."""
+    eval_every: int | None = None
+    """Evaluate on a sample of the questions every so many optimizer steps (`unlearn.dynamics`); ``None``: never."""
 
     def __post_init__(self) -> None:
         if not self.methods:
@@ -62,6 +66,7 @@ def compare(
     seeds: int = 1,
     output_dir: Path | str | None = None,
     max_new_tokens: int | None = None,
+    eval_every: int | None = None,
     progress: Progress | None = None,
 ) -> Report:
     """Unlearn ``benchmark.forget`` from ``target`` with each method and measure all of them side by side.
@@ -79,6 +84,7 @@ def compare(
         seeds: Run every method with so many seeds (``seed``, ``seed + 1``, ...) and report means and spread.
         output_dir: Where the run is kept; default ``runs/<benchmark>``.
         max_new_tokens: Of generation; default: 200, as in the field.
+        eval_every: Also evaluate while methods train, every so many optimizer steps.
         progress: Told what is being done.
 
     Raises:
@@ -91,6 +97,7 @@ def compare(
         seeds=seeds,
         max_new_tokens=max_new_tokens,
         reference=reference,
+        eval_every=eval_every,
     )
     directory = Path(output_dir) if output_dir is not None else Path("runs") / slug(benchmark.name)
     return compare_prepared(target, oracle, benchmark, settings, directory, progress=progress)
@@ -157,6 +164,7 @@ class _Run:
         self.benchmark_key = fingerprint(benchmark)
         limit = settings.max_new_tokens
         self.options = None if limit is None else GenerationOptions(max_new_tokens=limit)
+        self.monitor = dynamics_monitor(benchmark, settings.eval_every)
 
     def key(self, name: str, identity: str, **more: Any) -> str:
         """Fingerprint everything the numbers of a stage depend on."""
@@ -218,12 +226,13 @@ class _Run:
             reference=self.reference_key,
             overrides=overrides,
             seed=seed,
+            **({} if self.settings.eval_every is None else {"eval_every": self.settings.eval_every}),
         )
         finished = read_finished(self.directory / stage, key)
         if finished is None:
             directory = start_stage(self.directory / stage, key)
             self._say(f"{stage}: unlearning")
-            with Measure() as cost:
+            with Measure() as cost, monitoring(self.monitor):
                 lm = method.unlearn(
                     self.target,
                     self.benchmark.data,
@@ -237,7 +246,7 @@ class _Run:
                 kind=method.kind,
                 summary=method.summary,
                 paper=method.paper,
-                seconds=cost.seconds,
+                seconds=cost.seconds - seconds_measuring(directory),
                 peak_memory_mb=cost.peak_memory_mb,
                 trainable_parameters=lm.trainable_parameters,
                 settings=dict(method.settings(self.target)),
@@ -285,6 +294,7 @@ class _Run:
 
     def report(self) -> Report:
         """Put target, oracle and the methods side by side."""
+        from eval.report.dynamics import dynamics_sections
         from eval.report.sections import comparison_sections
 
         order = [n for n in ("target", "oracle", *self.settings.methods) if n in self.finished]
@@ -309,6 +319,12 @@ class _Run:
                 logs={name: self.log(name) for name in order},
                 examples=self.benchmark.splits.get("forget", ()),
                 notes=notes,
+            )
+            + dynamics_sections(
+                runs,
+                {name: read_dynamics(self.directory / name) for name in order},
+                results,
+                sample=SAMPLE,
             ),
         )
 

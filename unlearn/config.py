@@ -60,6 +60,7 @@ class CompareConfig(BenchmarkConfig, ModelConfig):
     reference: Path | None = None
     seed: int = 0
     seeds: int = Field(default=1, ge=1)
+    eval_every: int | None = Field(default=None, ge=1)
     max_new_tokens: int | None = Field(default=None, ge=1)
     output_dir: Path | None = None
     set: list[str] = Field(default_factory=list)
@@ -78,6 +79,9 @@ class TrainConfig(BenchmarkConfig, ModelConfig):
     """`unlearn train`."""
 
     parametrization: str | None = None
+    eval_every: int | None = Field(default=None, ge=1)
+    best_by: str | None = None
+    patience: int | None = Field(default=None, ge=1)
     seed: int = 0
     output_dir: Path | None = None
     set: list[str] = Field(default_factory=list)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from eval.models import LanguageModel
     from eval.types import Progress
 
-__all__ = ["command"]
+__all__ = ["command", "prepared_models"]
 
 
 @click.command("compare")
@@ -35,6 +35,12 @@ __all__ = ["command"]
 )
 @click.option("--seed", type=int, help="Of every method (default 0).")
 @click.option("--seeds", type=int, help="Run every method with so many seeds; means and spread (default 1).")
+@click.option(
+    "--eval-every",
+    type=int,
+    metavar="N",
+    help="Also evaluate every N training steps, on a sample; drawn in the page.",
+)
 @click.option("--max-new-tokens", type=int, help="Of generation (default 200).")
 @click.option("--output-dir", type=click.Path(path_type=Path), help="Default: runs/<benchmark>[-<model>].")
 @common_options
@@ -50,6 +56,7 @@ def command(context: click.Context, /, as_json: bool, **_: object) -> None:
     unlearn compare --benchmark tofu:forget01 --data-dir TOFU --model scratch:small --max-retain 400
     unlearn compare --benchmark tofu:forget10 --model MODEL --oracle RETAIN_MODEL --methods npo,grun-npo,guard
     unlearn compare --methods npo,grun-npo --seeds 3    means, spread, and what is within the noise
+    unlearn compare --methods ga,npo --eval-every 10    forgetting and utility against steps
     unlearn compare --set npo.beta=0.2 --set npo.learning_rate=1e-4
     """
     from unlearn.cli.options import make_benchmark, print_report, quiet_libraries, showing_progress
@@ -66,6 +73,7 @@ def command(context: click.Context, /, as_json: bool, **_: object) -> None:
         seeds=config.seeds,
         max_new_tokens=config.max_new_tokens,
         reference=_reference(config.reference),
+        eval_every=config.eval_every,
     )
     for name in methods:
         make_method(name, settings.overrides[name])
@@ -74,7 +82,7 @@ def command(context: click.Context, /, as_json: bool, **_: object) -> None:
     output_dir = config.output_dir or Path("runs") / name
     quiet_libraries()
     with showing_progress() as progress:
-        target, oracle, taught = _models(config, benchmark, output_dir, progress)
+        target, oracle, taught = prepared_models(config, benchmark, output_dir, progress)
         report = compare_prepared(
             target,
             oracle,
@@ -106,7 +114,7 @@ def _reference(path: Path | None) -> Any:
     return read_log(path, prefer=("oracle", "model"))
 
 
-def _models(
+def prepared_models(
     config: CompareConfig, benchmark: Benchmark, output_dir: Path, progress: Progress
 ) -> tuple[LanguageModel, LanguageModel | None, dict[str, float]]:
     """Return target, oracle and how long teaching them took: trained from nothing for ``scratch``, else loaded."""

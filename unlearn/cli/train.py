@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from unlearn.cli.options import benchmark_options, common_options, model_options, resolve
 from unlearn.config import TrainConfig
+
+if TYPE_CHECKING:
+    from eval.data import Benchmark
+    from eval.models.language_model import LanguageModel
+    from eval.types import Progress, UnlearningMethod
 
 __all__ = ["command"]
 
@@ -20,6 +27,18 @@ __all__ = ["command"]
     "--parametrization", help="full, lora, ... (fine-tuning methods; same as --set parametrization=...)."
 )
 @click.option("--set", multiple=True, metavar="KEY=VALUE", help="A setting of the method, such as beta=0.2.")
+@click.option(
+    "--eval-every",
+    type=int,
+    metavar="N",
+    help="Evaluate every N training steps, on a sample of the questions.",
+)
+@click.option(
+    "--best-by",
+    metavar="VALUE",
+    help="Keep the step where this value is largest: balance, model_utility, -forget_Q_A_Prob, ...",
+)
+@click.option("--patience", type=int, metavar="N", help="Stop after N evaluations without a better one.")
 @click.option("--seed", type=int, help="Default 0.")
 @click.option("--output-dir", type=click.Path(path_type=Path), help="Default: runs/<benchmark>-<method>.")
 @common_options
@@ -30,9 +49,14 @@ def command(context: click.Context, /, method: str, as_json: bool, **_: object) 
     \b
     unlearn train npo --parametrization lora --model MODEL --benchmark tofu:forget05
     unlearn train grun-npo --model MODEL --benchmark jsonl:forget.jsonl --retain-file retain.jsonl
+    unlearn train npo-rt --eval-every 20 --best-by balance --patience 3
+    accelerate launch --num-processes 4 -m unlearn train npo-rt --model MODEL --benchmark tofu:forget10
     """
     from eval.artifacts import environment, fingerprint, write_json
-    from unlearn.cli.options import load_model, make_benchmark, print_json, quiet_libraries, showing_progress
+    from finetune_baselines.monitoring import monitoring
+    from finetune_baselines.processes import is_main, join, wait
+    from unlearn.cli.options import make_benchmark, print_json, quiet_libraries, showing_progress
+    from unlearn.dynamics import dynamics_monitor, seconds_measuring
     from unlearn.measure import Measure
     from unlearn.methods import make_method, parse_overrides
     from unlearn.runs import locked_run, slug, start_stage
@@ -42,27 +66,34 @@ def command(context: click.Context, /, method: str, as_json: bool, **_: object) 
     if config.parametrization is not None:
         overrides["parametrization"] = config.parametrization
     built = make_method(method, overrides)
+    _check_processes(built)
     benchmark = make_benchmark(config)
+    monitor = dynamics_monitor(benchmark, config.eval_every, best_by=config.best_by, patience=config.patience)
     output_dir = config.output_dir or Path("runs") / slug(f"{config.benchmark}-{method}")
     quiet_libraries()
-    with locked_run(output_dir), showing_progress() as progress:
-        if config.model.partition(":")[0] == "scratch":
-            from unlearn.cli.prepare import prepare_scratch
-
-            lm = prepare_scratch(config, benchmark, progress).target
-        else:
-            lm = load_model(config)
-        key = fingerprint([method, overrides, config.seed, lm.identity, benchmark])
-        directory = start_stage(output_dir / method, key)
-        with Measure() as cost:
+    with ExitStack() as stack:
+        if is_main():
+            stack.enter_context(locked_run(output_dir))
+        progress = stack.enter_context(showing_progress()) if is_main() else _silent
+        lm = _model(config, benchmark, progress)
+        join(lm.device)
+        watched = [config.eval_every, config.best_by, config.patience]
+        key = fingerprint([method, overrides, config.seed, lm.identity, benchmark, *filter(None, watched)])
+        directory = output_dir / method
+        if is_main():
+            start_stage(directory, key)
+        wait()
+        with Measure() as cost, monitoring(monitor):
             built.unlearn(lm, benchmark.data, directory, seed=config.seed, progress=progress)
+        if not is_main():
+            return
         summary = {
             "method": method,
             "kind": built.kind,
             "summary": built.summary,
             "artifact": str(directory),
             "base_model": lm.name,
-            "seconds": cost.seconds,
+            "seconds": cost.seconds - seconds_measuring(directory),
             "peak_memory_mb": cost.peak_memory_mb,
             "environment": environment(str(lm.device)),
         }
@@ -71,3 +102,36 @@ def command(context: click.Context, /, method: str, as_json: bool, **_: object) 
         print_json(summary)
     else:
         click.echo(f"{method} ({built.kind}): artifact in {directory}, {cost.seconds:.1f} s.")
+
+
+def _check_processes(method: UnlearningMethod) -> None:
+    """Refuse to start what only one process can train."""
+    from eval.errors import ConfigError
+    from finetune_baselines.processes import num_processes
+
+    if num_processes() > 1 and method.kind != "weights":
+        raise ConfigError(
+            f"{method.name} runs in one process, but {num_processes()} were started; start it without a launcher."
+        )
+
+
+def _silent(what: str, done: int, total: int) -> None:
+    """Progress of the processes that do not speak."""
+
+
+def _model(config: TrainConfig, benchmark: Benchmark, progress: Progress) -> LanguageModel:
+    """Return the model to train; under a launcher each process takes the GPU of its own number."""
+    import os
+
+    import torch
+
+    from unlearn.cli.options import load_model
+
+    if config.model.partition(":")[0] == "scratch":
+        from unlearn.cli.prepare import prepare_scratch
+
+        return prepare_scratch(config, benchmark, progress).target
+    local_rank = os.environ.get("LOCAL_RANK")
+    if local_rank is not None and config.device == "auto" and torch.cuda.is_available():
+        config = config.model_copy(update={"device": f"cuda:{local_rank}"})
+    return load_model(config)
