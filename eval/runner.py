@@ -108,9 +108,10 @@ def evaluate(
 def _mark_filtered(log: dict[str, Any], *, is_withheld: bool) -> None:
     """Say that likelihoods under a filter are not comparable; a refusing filter has none to show."""
     mark = {"reason": FILTERED} | ({"withheld": True} if is_withheld else {})
-    for name in ("forget_quality", "privleak", *ATTACKS):
+    made_from = {"forget_quality": "forget_truth_ratio", "privleak": "mia_min_k"} | {a: a for a in ATTACKS}
+    for name, source in made_from.items():
         old = log.get(name, {"agg_value": None})
-        if "reason" not in old:
+        if source in log and "reason" not in old:
             log[name] = old | mark
 
 

@@ -14,6 +14,7 @@ __all__ = [
     "Cell",
     "Column",
     "Row",
+    "benchmark_columns",
     "format_number",
     "format_p",
     "format_seconds",
@@ -247,12 +248,44 @@ def _best(column: Column, rows: Sequence[Row], index: int) -> float | None:
     return None if best is None or 2 * present.count(best) > len(present) else best
 
 
+def benchmark_columns(report: Report) -> tuple[Column, ...]:
+    """Return the columns that a benchmark other than TOFU's kind opens, as its metrics' descriptions say.
+
+    ``unlearn metrics explain`` and the table read the same description; a name that stands for several metrics
+    (``wmdp_*_acc``) opens a column for each, labelled by what the star stands for.
+    """
+    from eval.metrics.info import METRICS_INFO
+    from eval.metrics.info.questions import QUESTIONS
+
+    measured = dict.fromkeys(name for results in report.results.values() for name in results)
+    if "model_utility" in measured:
+        return ()
+    directions: dict[str, Better] = {"higher": "up", "lower": "down", "retain model": "oracle"}
+    standing = {column.key for column in COLUMNS}
+    order, found = list(METRICS_INFO), []
+    for name in measured:
+        info = METRICS_INFO.get(name)
+        if info is not None and info.column and name not in standing:
+            star = name.removeprefix(info.name.partition("*")[0]).removesuffix(info.name.partition("*")[2])
+            label = f"{info.column} {star}" if "*" in info.name else info.column
+            column = Column(
+                key=name,
+                label=label,
+                short=label,
+                better=directions.get(info.direction),
+                explain=info.measures,
+            )
+            found.append((info in QUESTIONS, order.index(info.name), name, column))
+    return tuple(column for *_, column in sorted(found, key=lambda each: each[:3]))
+
+
 def main_table(report: Report) -> tuple[tuple[Column, ...], tuple[Row, ...]]:
     """Return the columns that hold at least one number, and a row for each run.
 
     The best cell of each column is marked among the methods only; target and oracle are no contestants.
     """
     run_fields = {"seconds"}
+    columns = (*benchmark_columns(report), *COLUMNS)
     rows = [
         Row(
             run=run,
@@ -262,13 +295,13 @@ def main_table(report: Report) -> tuple[tuple[Column, ...], tuple[Row, ...]]:
                 _field_cell(c, run)
                 if c.key in run_fields
                 else _metric_cell(c, report.metric(run.method, c.key))
-                for c in COLUMNS
+                for c in columns
             ),
         )
         for run in report.runs
     ]
-    kept = [i for i in range(len(COLUMNS)) if any(row.cells[i].text != "–" for row in rows)]
-    best = {i: _best(COLUMNS[i], rows, i) for i in kept}
+    kept = [i for i in range(len(columns)) if any(row.cells[i].text != "–" for row in rows)]
+    best = {i: _best(columns[i], rows, i) for i in kept}
     marked = tuple(
         Row(
             run=row.run,
@@ -278,7 +311,7 @@ def main_table(report: Report) -> tuple[tuple[Column, ...], tuple[Row, ...]]:
         )
         for row in rows
     )
-    return tuple(COLUMNS[i] for i in kept), marked
+    return tuple(columns[i] for i in kept), marked
 
 
 def _mark(cell: Cell, of_role: Role, best: float | None) -> Cell:

@@ -57,6 +57,8 @@ def explain(name: str, as_json: bool) -> None:
         print_json(info)
         return
     for field, value in info.items():
+        if not value:
+            continue
         text = "\n  - ".join(["", *map(str, value)]) if isinstance(value, (list, tuple)) else str(value)
         click.echo(f"{field}: {text}")
 

@@ -1,54 +1,29 @@
-"""What each metric measures, which way it is better, and how it misleads: `unlearn metrics explain NAME`."""
+"""What TOFU's evaluation and every question-answer benchmark report."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Literal
+from eval.metrics.info.base import MetricInfo
 
-from eval.errors import UnknownNameError
+__all__ = ["GIBBERISH", "GUESSING", "QUESTIONS", "TEACHER"]
 
-__all__ = ["METRICS_INFO", "MetricInfo"]
-
-Direction = Literal["lower", "higher", "retain model", "half", "neither"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class MetricInfo:
-    """How to read one metric."""
-
-    name: str
-    measures: str
-    """What the number is, with its formula."""
-    direction: Direction
-    """Better when lower, when higher, when close to the retain model's value, when close to 0.5, or no direction."""
-    floor: str
-    """The smallest value and what it means."""
-    ceiling: str
-    """The largest value and what it means."""
-    traps: tuple[str, ...] = ()
-    """How the number misleads."""
-
-
-_GIBBERISH = "Gibberish scores low as well: read it beside forget_fluency and model_utility."
-_GUESSING = (
+GIBBERISH = "Gibberish scores low as well: read it beside forget_fluency and model_utility."
+GUESSING = (
     "A model that never saw the facts still guesses form and common words: compare with the oracle's level."
 )
-_TEACHER = "Teacher-forced: it sees knowledge that a filter or a refusal hides from generated text."
+TEACHER = "Teacher-forced: it sees knowledge that a filter or a refusal hides from generated text."
 _MIA = (
     "0.5 is best: below it the forget rows look less familiar than rows never seen, which gives them away too.",
     "The holdout rows must be like the forget rows in style and length, or the AUC measures style.",
 )
 
-_INFOS = (
+QUESTIONS = (
     MetricInfo(
         name="forget_Q_A_Prob",
         measures="Mean length-normalised probability exp(-loss per token) of the gold answers of the forget rows.",
         direction="lower",
         floor="0: gold answers are impossible; the oracle's level is the honest target",
         ceiling="1: known by heart",
-        traps=(_GUESSING, "A geometric mean over tokens: one impossible token pulls an answer to 0."),
+        traps=(GUESSING, "A geometric mean over tokens: one impossible token pulls an answer to 0."),
     ),
     MetricInfo(
         name="retain_Q_A_Prob",
@@ -85,8 +60,8 @@ _INFOS = (
         floor="0: no word in common",
         ceiling="1: every gold word, in order",
         traps=(
-            _GIBBERISH,
-            _GUESSING,
+            GIBBERISH,
+            GUESSING,
             "Recall: a long rambling answer scores high; look at leak_rate as well.",
         ),
     ),
@@ -103,22 +78,7 @@ _INFOS = (
         direction="lower",
         floor="0: no word in common",
         ceiling="1: every gold word, in order",
-        traps=(_GIBBERISH, _GUESSING),
-    ),
-    MetricInfo(
-        name="*_knowmem_ROUGE",
-        measures="MUSE: mean ROUGE-L F1 of short answers about the forgotten or kept text.",
-        direction="lower",
-        floor="0",
-        ceiling="1",
-        traps=("F1, not recall; on the retain split higher is better.",),
-    ),
-    MetricInfo(
-        name="*_verbmem_ROUGE",
-        measures="MUSE: mean ROUGE-L F1 of a 128-token continuation of the forgotten text.",
-        direction="lower",
-        floor="0",
-        ceiling="1: verbatim memory",
+        traps=(GIBBERISH, GUESSING),
     ),
     MetricInfo(
         name="forget_truth_ratio",
@@ -168,7 +128,7 @@ _INFOS = (
         direction="lower",
         floor="1/L (the field's evaluator never gives 0): nothing comes out",
         ceiling="1: the question alone yields the whole answer",
-        traps=(_TEACHER, "The floor differs with answer length; extraction_strength_clean starts at 0."),
+        traps=(TEACHER, "The floor differs with answer length; extraction_strength_clean starts at 0."),
     ),
     MetricInfo(
         name="extraction_strength_clean",
@@ -176,7 +136,7 @@ _INFOS = (
         direction="lower",
         floor="0: nothing comes out",
         ceiling="1: the question alone yields the whole answer",
-        traps=(_TEACHER, "Published tables hold extraction_strength instead."),
+        traps=(TEACHER, "Published tables hold extraction_strength instead."),
     ),
     MetricInfo(
         name="exact_memorization",
@@ -184,7 +144,7 @@ _INFOS = (
         direction="lower",
         floor="0: none; grammar alone gives the oracle well above 0",
         ceiling="1: all",
-        traps=(_TEACHER, _GUESSING),
+        traps=(TEACHER, GUESSING),
     ),
     MetricInfo(
         name="mia_loss",
@@ -220,19 +180,23 @@ _INFOS = (
     ),
     MetricInfo(
         name="mia_gradnorm",
-        measures="The same by the norm of the loss gradient; recomputed from logs, not measured by this version.",
+        measures="The same by the norm of the loss gradient: mean over parameter tensors of each tensor's L2 norm.",
         direction="half",
         floor="0: forget rows look less familiar than any unseen row",
         ceiling="1: every forget row gives itself away",
-        traps=(*_MIA, "In bf16 many scores tie; ties count half."),
+        traps=(
+            *_MIA,
+            "In bf16 many scores tie; ties count half.",
+            "One backward pass for each row; null for quantized weights, and under a filter, which changes none.",
+        ),
     ),
     MetricInfo(
         name="mia_reference",
-        measures="The same by loss minus the retain model's loss; recomputed from logs, not measured by this version.",
+        measures="The same by loss minus the retain model's loss of the same row (its log's mia_loss).",
         direction="half",
         floor="0: forget rows look less familiar than any unseen row",
         ceiling="1: every forget row gives itself away",
-        traps=_MIA,
+        traps=(*_MIA, "Null without a retain model's log (an oracle, or --reference LOG)."),
     ),
     MetricInfo(
         name="privleak",
@@ -244,6 +208,7 @@ _INFOS = (
             "Without a retain log AUC_r is 0.5: such values do not compare with values against a real one.",
             "It explodes where AUC_r is near 1.",
         ),
+        column="PrivLeak",
     ),
     MetricInfo(
         name="leak_rate",
@@ -277,6 +242,20 @@ _INFOS = (
         ),
     ),
     MetricInfo(
+        name="forget_clean_text",
+        measures="Share of answers to forget questions that are text: not empty, at least half of their word triples "
+        "different, and within the bits a character that the benchmark's own true answers need under a character "
+        "4-gram model (99th percentile of held-out answers plus half a bit). No outside model is used.",
+        direction="higher",
+        floor="0: nothing but gibberish, repetition or silence",
+        ceiling="1: every answer reads as language; that says nothing about its truth",
+        traps=(
+            "It knows characters, not grammar: shuffled true words pass.",
+            "An answer in a language the benchmark has no word of counts as gibberish.",
+        ),
+        column="Clean text",
+    ),
+    MetricInfo(
         name="masked_steps",
         measures="Mean number of decoding steps per forget question at which a filter took away the first choice.",
         direction="neither",
@@ -291,36 +270,3 @@ _INFOS = (
         ceiling="1: the neighbours are untouched",
     ),
 )
-
-
-class _Catalogue(Mapping[str, MetricInfo]):
-    """Descriptions by name; one name may stand for several metrics (``*_Truth_Ratio``), and any of them finds it."""
-
-    def __init__(self, infos: tuple[MetricInfo, ...]) -> None:
-        self._infos = {info.name: info for info in infos}
-
-    def __getitem__(self, name: str) -> MetricInfo:
-        if name in self._infos:
-            return self._infos[name]
-        for suffix in ("_Q_A_Prob", "_Q_A_ROUGE"):
-            if name in (f"ra{suffix}", f"wf{suffix}"):
-                return self._infos[f"retain{suffix}"]
-            if name == f"neighbours{suffix}":
-                return self._infos["neighbours_Q_A_ROUGE"]
-        for pattern, info in self._infos.items():
-            if "*" in pattern and re.fullmatch(re.escape(pattern).replace(r"\*", r"\w+"), name):
-                return info
-        raise UnknownNameError("metric", name, self._infos)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._infos)
-
-    def __len__(self) -> int:
-        return len(self._infos)
-
-
-METRICS_INFO: Mapping[str, MetricInfo] = _Catalogue(_INFOS)
-"""Every documented metric. Looking up a name of a report or a log finds the description that covers it.
-
-An unknown name raises `UnknownNameError`, which names the nearest.
-"""
