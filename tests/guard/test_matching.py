@@ -27,7 +27,10 @@ def _train(model, pre_tokenizer, decoder, trainer):
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", eos_token="</s>")
 
 
-@pytest.fixture(scope="module", params=["byte-bpe", "sentencepiece", "wordpiece"])
+@pytest.fixture(
+    scope="module",
+    params=["byte-bpe", "sentencepiece", "byte-fallback", "unigram", "many-words", "wordpiece"],
+)
 def tokenizer(request):
     from tokenizers import decoders, models, pre_tokenizers, trainers
 
@@ -39,6 +42,35 @@ def tokenizer(request):
             vocab_size=330, special_tokens=special, initial_alphabet=alphabet, show_progress=False
         )
         return _train(models.BPE(), pre_tokenizers.ByteLevel(False), decoders.ByteLevel(), trainer)
+    if request.param == "byte-fallback":
+        trainer = trainers.BpeTrainer(
+            vocab_size=420,
+            special_tokens=[*special, *(f"<0x{i:02X}>" for i in range(256))],
+            initial_alphabet=[c for c in letters if c.isascii()],
+            limit_alphabet=60,
+            show_progress=False,
+        )
+        back = decoders.Sequence([decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()])
+        model = models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True)
+        return _train(model, pre_tokenizers.Metaspace(prepend_scheme="never"), back, trainer)
+    if request.param == "unigram":
+        trainer = trainers.UnigramTrainer(
+            vocab_size=120,
+            special_tokens=special,
+            unk_token="<unk>",
+            initial_alphabet=letters,
+            show_progress=False,
+        )
+        return _train(models.Unigram(), pre_tokenizers.Metaspace(), decoders.Metaspace(), trainer)
+    if request.param == "many-words":  # merges cross spaces: one token may hold several words
+        trainer = trainers.BpeTrainer(
+            vocab_size=400,
+            special_tokens=special,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        )
+        whole = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        return _train(models.BPE(), whole, decoders.ByteLevel(), trainer)
     if request.param == "sentencepiece":
         trainer = trainers.BpeTrainer(
             vocab_size=150, special_tokens=special, initial_alphabet=letters, show_progress=False
@@ -121,6 +153,15 @@ def test_a_common_word_at_the_beginning_of_a_phrase_stays_allowed(tiny_tokenizer
 
 def test_no_phrase_bans_nothing(tiny_tokenizer):
     assert Matcher(PhraseSet(()), vocabulary(tiny_tokenizer)).banned([5, 6]).size == 0
+
+
+@pytest.mark.parametrize("before", ["", " ", "He said ", "(", "\n", "…"])
+@pytest.mark.parametrize("word", ["Brelmouth", "BRELMOUTH", "brelmouth", "Brelmouth's", "Brelmouth."])
+def test_every_variant_of_a_word_is_banned(matcher, tokenizer, before, word):
+    ids = tokenizer(before + word, add_special_tokens=False)["input_ids"]
+    text = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    if "brelmouth" in plain(text).split():
+        assert banned_at(matcher, ids)
 
 
 def test_an_empty_phrase_is_refused():
