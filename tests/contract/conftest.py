@@ -43,18 +43,15 @@ class Case:
 
 
 def all_cases() -> dict[str, Case]:
-    from finetune_baselines.method import METHODS as TUNING
+    from finetune_baselines.recipes import RECIPES
     from grun.method import METHODS as EDITS
     from guard.method import METHODS as GUARDS
 
     cases = {name: Case(name, "grun", GRUN) for name in EDITS}
-    cases |= {name: Case(name, "finetune_baselines", TUNE, has_switch=False) for name in TUNING}
-    for name in (
-        "ga",
-        "graddiff",
-        "kl-min",
-    ):  # a random model's answers are above the preset's limit from the start
-        cases[name] = Case(name, "finetune_baselines", {**TUNE, "max_forget_loss": 50.0}, has_switch=False)
+    for name in ("graddiff", "idk", "npo-kl"):
+        # a random model's answers are above the preset's limit on the forget loss from the start
+        limit = {"max_forget_loss": 50.0} if "max_forget_loss" in RECIPES[name].tunables else {}
+        cases[name] = Case(name, "finetune_baselines", {**TUNE, **limit}, has_switch=False)
     cases["npo-lora"] = Case("npo", "finetune_baselines", {**TUNE, "parametrization": "lora"})
     cases |= {name: Case(name, "guard", {}, trains=False) for name in GUARDS}
     return cases

@@ -10,7 +10,9 @@ from eval.models import GenerationOptions
 
 NAMES = (
     *importlib.import_module("grun.method").METHODS,
-    *importlib.import_module("finetune_baselines.method").METHODS,
+    "graddiff",  # `test_recipes` runs every fine-tuning recipe
+    "idk",
+    "npo-kl",
     "npo-lora",
     *importlib.import_module("guard.method").METHODS,
 )
