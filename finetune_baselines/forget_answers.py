@@ -68,7 +68,10 @@ def _alternates(data: UnlearningData, recipe: Recipe, epochs: int, seed: int) ->
 
 
 def _negatives(data: UnlearningData, recipe: Recipe, epochs: int, seed: int) -> Texts:
-    return _given("gradual negatives", [row.id for row in data.forget], data.negatives, recipe)
+    """A row that no further answer could be written for has none: its other terms remain."""
+    if not any(data.negatives.values()):
+        _given("gradual negatives", [row.id for row in data.forget], {}, recipe)
+    return [tuple(data.negatives.get(row.id, ())) for row in data.forget]
 
 
 ANSWERS: Mapping[str, AnswerSource] = MappingProxyType(

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from eval.artifacts import fingerprint, writable_dir
+from eval.artifacts import fingerprint, writable_dir, write_json
 from eval.errors import ArtifactError, ConfigError, DataError
 from eval.models.language_model import LanguageModel
 from eval.types import Example, Kind, Progress, UnlearningData, UnlearningMethod
@@ -26,6 +26,8 @@ from finetune_baselines.objective import LIVE, needs_reference, new_objective
 from finetune_baselines.processes import is_main, join, wait
 from finetune_baselines.recipes import RECIPES, recipe
 from finetune_baselines.sampling import SAMPLINGS
+from finetune_baselines.sections import SECTIONS
+from finetune_baselines.supply import supply
 from finetune_baselines.training import TrainResult, TrainRows, TrainSettings, run_training
 
 __all__ = ["METHODS", "FineTuning", "train"]
@@ -191,6 +193,7 @@ def _unlearn(
     _check_data(configuration, data)
     _check_model(lm)
     join(lm.device)
+    data, sections = supply(lm, configuration.recipe, data, output_dir, seed=seed, progress=progress)
     resume = False if output_dir is None else _claim(output_dir, lm, configuration, data, seed)
     if resume_from is not None:
         _check_checkpoint(resume_from, configuration.recipe.name)
@@ -220,6 +223,9 @@ def _unlearn(
         write_artifact(
             tuned, configuration, output_dir, base=lm.identity, training=_summary(tuned, result, seed)
         )
+        sections += part.sections(tuned, configuration.recipe.name)
+        if sections:
+            write_json(output_dir / SECTIONS, [asdict(section) for section in sections])
         shutil.rmtree(output_dir / "checkpoints", ignore_errors=True)
     wait()
     return tuned

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,9 @@ from eval.types import Progress, UnlearningData
 from finetune_baselines.batches import PairBatch
 from finetune_baselines.parametrization.lora import Lora, adapter_shape, put_adapter
 from finetune_baselines.training import Objective
+
+if TYPE_CHECKING:
+    from eval.report import Section
 
 __all__ = ["AdaLora", "RankAllocation", "orthogonality_loss", "ranks"]
 
@@ -89,6 +92,12 @@ class AdaLora(Lora):
     def objective(self, tuned: LanguageModel, objective: Objective) -> Objective:
         """Return ``objective`` with the orthogonality term and the reallocation after each step."""
         return RankAllocation(objective, tuned.model, self) if self.reallocate_ranks else objective
+
+    def sections(self, tuned: LanguageModel, method: str) -> list[Section]:
+        """Return the table of final ranks."""
+        from finetune_baselines.sections import ranks_section
+
+        return [ranks_section(ranks(tuned.model), tuned.model.peft_config[ADAPTER].init_r, method)]
 
     def save(self, lm: LanguageModel, folder: Path) -> None:
         """Write PEFT's own adapter folder; directions that are switched off are left out."""

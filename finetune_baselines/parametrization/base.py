@@ -18,6 +18,7 @@ from eval.models.language_model import LanguageModel
 from eval.types import Progress, UnlearningData
 
 if TYPE_CHECKING:
+    from eval.report import Section
     from finetune_baselines.training import Objective
 
 __all__ = ["Parametrization", "clone", "is_quantized", "matched_targets", "seeded", "wrapped"]
@@ -64,6 +65,10 @@ class Parametrization(ABC):
     def finish(self, lm: LanguageModel, tuned: LanguageModel) -> LanguageModel:
         """Return the trained model as it is used from now on."""
         return tuned
+
+    def sections(self, tuned: LanguageModel, method: str) -> list[Section]:
+        """Return what a report should say about the trained model's shape."""
+        return []
 
     @abstractmethod
     def save(self, lm: LanguageModel, folder: Path) -> None:

@@ -15,6 +15,7 @@ from finetune_baselines.recipes import (
     ascent,
     chunked,
     distribution,
+    gnm,
     loku,
     npo,
     preference,
@@ -25,7 +26,7 @@ from finetune_baselines.recipes.base import LoraSettings, Recipe, TermUse
 
 __all__ = ["RECIPES", "TUNABLE", "LoraSettings", "Recipe", "TermUse", "recipe"]
 
-_FAMILIES = (ascent, refusal, preference, npo, distribution, representation, chunked, loku)
+_FAMILIES = (ascent, refusal, preference, npo, distribution, representation, chunked, gnm, loku)
 """In the order in which methods are listed."""
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType(

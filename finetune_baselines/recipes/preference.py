@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from finetune_baselines.recipes.base import LoraSettings, Recipe, forget, retain
+from finetune_baselines.recipes.written import AlternateOptions
 from finetune_baselines.training import TrainSettings
 
 __all__ = ["RECIPES"]
@@ -32,6 +33,7 @@ RECIPES = (
         summary="Prefers model-written alternative answers to the forget answers, and keeps the retain answers",
         paper="arXiv:2409.13474",
         terms=(forget("dpo", other="alternate"), retain("ce")),
+        extras=(AlternateOptions,),
         paper_settings=TrainSettings(learning_rate=5e-5, epochs=2, batch_size=35, accumulation=7),
         scratch=_SCRATCH,
         scratch_lora=_SCRATCH_LORA,
