@@ -96,7 +96,7 @@ class RecipeObjective:
                 targets=batch.both.targets[tokens],
                 rows=batch.both.rows[tokens] - rows.start,
                 num_rows=rows.stop - rows.start,
-                reference_token_logps=None if reference is None else reference[tokens],
+                reference_token_logps=_known(reference, tokens, logits),
                 # Rows that are not there had no forward: nothing compared with nothing is an exact 0.
                 reference_logits=logits[tokens].detach() if start_logits is None else start_logits,
                 hidden=_hidden(states[0], batch.both, rows, start_hidden) if states else None,
@@ -147,6 +147,13 @@ class RecipeObjective:
                 logits = start.answer_logits(part).float()
             out[kind] = logits, states[0] if states else None
         return out
+
+
+def _known(reference: Tensor | None, tokens: slice, logits: Tensor) -> Tensor | None:
+    """Return the start model's log-probs of some positions; of no position they are always known."""
+    if reference is not None:
+        return reference[tokens]
+    return None if tokens.stop > tokens.start else logits.new_zeros(0)
 
 
 def _hidden(states: Tensor, batch: Batch, rows: slice, start: Tensor | None) -> Hidden:
