@@ -1,4 +1,4 @@
-"""Make a language model stop revealing something, and prove it: the command line and `compare`.
+"""Make a language model stop revealing something, and prove it: the command line, `compare` and `attack`.
 
 A filter (``guard``) suppresses, an adapter (``grun``) edits, training (``finetune_baselines``) changes weights.
 """
@@ -8,9 +8,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from unlearn.attacking import attack
     from unlearn.comparison import compare
 
-__all__ = ["compare"]
+__all__ = ["attack", "compare"]
 
 
 def __getattr__(name: str) -> Any:
@@ -18,4 +19,8 @@ def __getattr__(name: str) -> Any:
         from unlearn.comparison import compare
 
         return compare
+    if name == "attack":
+        from unlearn.attacking import attack
+
+        return attack
     raise AttributeError(f"module 'unlearn' has no attribute {name!r}")

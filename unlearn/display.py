@@ -8,18 +8,18 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, TextIO
 
-from eval.report.report import Report
+from eval.report.report import Report, Section
 from eval.report.table import Cell, Column, main_table
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
     from rich.table import Table
 
-__all__ = ["ProgressDisplay", "plain_table", "print_results", "results_table"]
+__all__ = ["ProgressDisplay", "plain_table", "print_results", "results_table", "section_text"]
 
 
 def _arrow(column: Column) -> str:
@@ -88,6 +88,28 @@ def plain_table(report: Report) -> str:
         ).rstrip()
         for line in padded
     )
+
+
+def section_text(section: Section, *, without: Sequence[str] = ()) -> str:
+    """Return a table or list section as aligned text.
+
+    Args:
+        section: Of a report.
+        without: Columns to leave out where room is scarce.
+    """
+    if section.type == "list":
+        return "\n".join([section.title, *(f"- {item}" for item in section.data["items"])])
+    columns = [c for c in section.data["columns"] if c["key"] not in without]
+    lines = [[str(c["label"]) for c in columns]]
+    lines += [
+        ["" if row.get(c["key"]) is None else str(row[c["key"]]) for c in columns]
+        for row in section.data["rows"]
+    ]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
+    aligned = [
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines
+    ]
+    return "\n".join([section.title, *(line.rstrip() for line in aligned)])
 
 
 LEGEND = (

@@ -20,12 +20,23 @@ from eval.types import Example, MetricResult, Progress
 if TYPE_CHECKING:
     from eval.models.language_model import GenerationOptions, LanguageModel
 
-__all__ = ["INFORMATIVE", "Attack", "AttackData", "AttackDoesNotApplyError", "AttackResult", "run_attack"]
+__all__ = [
+    "DOES_NOT_APPLY",
+    "INFORMATIVE",
+    "Attack",
+    "AttackData",
+    "AttackDoesNotApplyError",
+    "AttackResult",
+    "run_attack",
+]
 
 Family = Literal["none", "prompt", "sampling", "relearning", "quantization", "edit", "probing"]
 
 INFORMATIVE = 0.5
 """Share of answers that must leak from the target under an attack before its result says anything."""
+
+DOES_NOT_APPLY = "does not apply"
+"""How the reason of an attack that has nothing to act on begins."""
 
 
 class AttackDoesNotApplyError(UnlearnError):
@@ -117,7 +128,7 @@ def run_attack(
     try:
         model = lm if attack.change is None else attack.change(lm, data, seed, progress)
     except AttackDoesNotApplyError as error:
-        return AttackResult(items=(), reason=str(error))
+        return AttackResult(items=(), reason=f"{DOES_NOT_APPLY}: {error}")
     if attack.tested is not None:
         questions = attack.tested(questions, seed)
     if attack.probe is not None:

@@ -85,7 +85,7 @@ class Section:
 class Report:
     """Everything a table, Markdown page or HTML page shows; round-trips through `report.json`."""
 
-    kind: Literal["compare", "evaluate"]
+    kind: Literal["compare", "evaluate", "attack"]
     name: str
     created: str
     """UTC, ISO 8601."""

@@ -1,0 +1,87 @@
+"""`unlearn attack` on a finished run: the table, its files, resume, and what it says where nothing can be said."""
+
+import json
+
+import pytest
+
+from eval.report import RunInfo
+from eval.report.attack_section import attack_sections
+
+
+@pytest.fixture
+def compared(run, project, tmp_path):
+    ran = run("compare", *project.flags, "--oracle", project.model, "--methods", "graddiff,grun-gd,guard",
+              "--set", "graddiff.epochs=1", "--max-new-tokens", 8, "--output-dir", tmp_path / "run")  # fmt: skip
+    assert ran.code == 0, ran.err
+    return tmp_path / "run"
+
+
+def test_every_model_of_a_run_is_attacked_and_nothing_twice(run, compared):
+    flags = ["--attacks", "paraphrase,sampling,quantize-int8,edit,relearn-half,logit-lens", "--limit", 3]
+    ran = run("attack", compared, *flags, "--max-new-tokens", 4, "--json")
+    assert ran.code == 0, ran.err
+    report = json.loads(ran.out)
+    assert report["kind"] == "attack"
+    table = next(section for section in report["sections"] if section["id"] == "attacks")
+    names = [row["attack"] for row in table["data"]["rows"]]
+    assert names[0] == "plain"
+    assert {"paraphrase", "sample-8", "quantize-int8", "edit-off", "merge-start", "relearn-half"} <= set(
+        names
+    )
+    files = sorted(compared.rglob("attacks/*.json"))
+    assert {path.parent.parent.name for path in files} == {"target", "oracle", "graddiff", "grun-gd", "guard"}
+    one = json.loads((compared / "graddiff" / "attacks" / "paraphrase.json").read_text())
+    scores = [item["score"] for item in one["items"]]
+    assert one["result"]["n"] == len(scores) == 3
+    assert one["result"]["value"] == pytest.approx(sum(scores) / 3)
+    stamps = {path: path.stat().st_mtime_ns for path in files}
+    again = run("attack", compared, *flags, "--max-new-tokens", 4)
+    assert again.code == 0, again.err
+    assert "What survives what" in again.out
+    assert stamps == {path: path.stat().st_mtime_ns for path in files}
+    assert (compared / "attack" / "report.html").is_file()
+
+
+def test_bad_input_is_refused(run, compared, tmp_path):
+    for arguments, said in (
+        ((tmp_path / "nowhere",), "is not a run folder"),
+        ((compared, "--methods", "npo"), "no finished method 'npo'"),
+        ((compared, "--attacks", "capitol"), "capitals"),
+        ((compared, "--wordings", tmp_path / "none.jsonl"), "No such file"),
+    ):
+        ran = run("attack", *arguments)
+        assert ran.code == 2, arguments
+        assert said in ran.err
+        assert ran.err.strip().count("\n") == 0 or "Writing" in ran.err
+
+
+def test_the_list(run):
+    rows = json.loads(run("attack", "--list", "--json").out)
+    assert {"relearn-half", "capitals", "logit-lens"} <= {row["name"] for row in rows}
+    assert "relearn-half" in run("attack", "--list").out
+
+
+def _found(**values):
+    return {who: {name: {"value": v, "n": 10} for name, v in row.items()} for who, row in values.items()}
+
+
+def test_what_the_target_does_not_answer_is_not_informative():
+    found = _found(
+        target={"plain": 1.0, "base64": 0.1, "quantize-nf4": 0.9},
+        oracle={"plain": 0.1, "base64": 0.0, "quantize-nf4": 0.1},
+        npo={"plain": 0.1, "base64": 0.0, "quantize-nf4": 0.8},
+    )
+    found["target"]["edit-off"] = {"value": None, "n": 0, "reason": "does not apply: nothing is attached"}
+    found["oracle"]["edit-off"] = found["target"]["edit-off"]
+    found["npo"]["edit-off"] = {"value": 0.95, "n": 10}
+    runs = [RunInfo(method="target"), RunInfo(method="oracle"), RunInfo(method="npo", kind="weights")]
+    kinds = dict.fromkeys(("plain", "base64", "quantize-nf4", "edit-off"), ("any", "Does something."))
+    table, reading = attack_sections(runs=runs, found=found, attacks=kinds)
+    rows = {row["attack"]: row for row in table.data["rows"]}
+    assert rows["base64"]["npo"] == "not informative"
+    assert rows["base64"]["target"] == "0.100"
+    assert rows["edit-off"] | {"summary": ""} == rows["edit-off"] | {"summary": "", "npo": "0.950"}
+    assert "holds under 1 of 3" in reading.data["items"][0]
+    assert "edit-off (0.95" in reading.data["items"][0]
+    assert "quantize-nf4 (0.80, oracle 0.10)" in reading.data["items"][0]
+    assert "base64" in reading.data["items"][1]
