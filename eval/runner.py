@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eval.artifacts import write_text
+from eval.errors import DataError
 from eval.measures import Answers, Context, Measure, Plan, Questions
 from eval.measures.membership import ATTACKS
-from eval.metrics.aggregate import aggregate, check_rows
+from eval.metrics.aggregate import COMPARED, aggregate, check_rows, check_texts
 from eval.report.open_unlearning import EvalLog, items, write_log
+from eval.report.samples import samples_page
 from eval.types import MetricResult, Progress
 
 if TYPE_CHECKING:
@@ -61,8 +63,8 @@ def evaluate(
             asks. A split that is absent makes its metrics null, with the reason.
         reference: The retain model's log of the same forget rows, for forget quality, PrivLeak and mia_reference.
         options: Of generation; default: greedy, at most 200 new tokens. A benchmark's own shorter limits stay.
-        output_dir: ``eval/TOFU_EVAL.json``, ``eval/TOFU_SUMMARY.json`` and ``eval/samples.jsonl`` are written
-            below it, atomically.
+        output_dir: ``eval/TOFU_EVAL.json``, ``eval/TOFU_SUMMARY.json``, ``eval/samples.jsonl`` and a few samples to
+            read, ``eval/samples.md``, are written below it, atomically.
         seed: Of the bootstrap intervals.
         paraphrased_questions: Also ask the forget questions in their other wording.
         gradnorm: Whether the gradient-norm attack is made: one backward pass for each forget and holdout row.
@@ -76,8 +78,8 @@ def evaluate(
     plan = Plan(options)
     for measure in measures:
         measure.ask(benchmark, plan)
-    if reference is not None and "forget" in benchmark.splits:
-        check_rows(len(benchmark.splits["forget"]), reference)
+    if reference is not None:
+        _check_reference(benchmark, plan, reference)
     start = time.perf_counter()
     scores = plan.scores(lm, progress)
     scored_at = time.perf_counter()
@@ -103,6 +105,24 @@ def evaluate(
         "metrics": done - generated_at,
     }
     return Evaluation(results=results, log=log, samples=samples, seconds=seconds)
+
+
+def _check_reference(benchmark: Benchmark, plan: Plan, reference: EvalLog) -> None:
+    """Refuse a retain model's log of other rows before the model is run.
+
+    Raises:
+        DataError: If it is of another benchmark or forget split.
+    """
+    if "forget" in benchmark.splits:
+        check_rows(len(benchmark.splits["forget"]), reference)
+    asked = {ask.texts: ask.rows for name, ask in plan.asked.items() if name.startswith("forget")}
+    for metric, rows in asked.items():
+        check_texts(metric, [str(row.answer) for row in rows], reference)
+    if asked and not any(metric in reference for metric in (*asked, *COMPARED)):
+        raise DataError(
+            f"The reference log holds none of what {benchmark.name} asks ({', '.join(asked)}): it is of another "
+            "benchmark; give the retain model's log of this one."
+        )
 
 
 def _mark_filtered(log: dict[str, Any], *, is_withheld: bool) -> None:
@@ -154,4 +174,5 @@ def _write(
 ) -> None:
     lines = [json.dumps(sample, ensure_ascii=False, allow_nan=False) for sample in samples]
     write_text(directory / "samples.jsonl", "".join(f"{line}\n" for line in lines))
+    write_text(directory / "samples.md", samples_page(samples))
     write_log(log, {name: result.value for name, result in results.items()}, directory)

@@ -7,7 +7,7 @@ beside it. Stored aggregates are never read.
 from __future__ import annotations
 
 import zlib as checksums
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,16 @@ from eval.metrics.utility import UTILITY_TERMS, harmonic_mean
 from eval.report.open_unlearning import EvalLog, item_values, items
 from eval.types import MetricResult
 
-__all__ = ["NO_REFERENCE", "aggregate", "check_reference", "check_rows", "row_values", "split_seed"]
+__all__ = [
+    "COMPARED",
+    "NO_REFERENCE",
+    "aggregate",
+    "check_reference",
+    "check_rows",
+    "check_texts",
+    "row_values",
+    "split_seed",
+]
 
 Array = npt.NDArray[np.float64]
 
@@ -209,6 +218,9 @@ def _privacy_leakage(log: EvalLog, own: MetricResult, reference: EvalLog | None,
     )
 
 
+COMPARED = ("forget_truth_ratio", "mia_min_k")
+"""What is read from a retain model's log: for forget quality and for PrivLeak."""
+
 _FORGET_METRICS = ("forget_truth_ratio", "forget_Q_A_Prob", "forget_Q_A_ROUGE")
 
 
@@ -236,14 +248,34 @@ def check_reference(log: EvalLog, reference: EvalLog) -> None:
     own_rows = next((len(rows) for name in _FORGET_METRICS if (rows := items(log.get(name)))), 0)
     if own_rows:
         check_rows(own_rows, reference)
-    own_texts = [item.get("ground_truth") for item in items(log.get("forget_Q_A_ROUGE"))]
-    other_texts = [item.get("ground_truth") for item in items(reference.get("forget_Q_A_ROUGE"))]
-    if not own_texts or len(own_texts) != len(other_texts) or None in own_texts or None in other_texts:
+    for metric, entry in log.items():
+        texts = [item.get("ground_truth") for item in items(entry)] if metric.startswith("forget") else []
+        if texts and None not in texts:
+            check_texts(metric, [str(text) for text in texts], reference)
+
+
+def check_texts(metric: str, texts: Sequence[str], reference: EvalLog) -> None:
+    """Refuse a reference log whose rows have other gold answers; one without that metric passes.
+
+    Args:
+        metric: Whose rows are compared.
+        texts: This evaluation's gold answers.
+        reference: The retain model's log.
+
+    Raises:
+        DataError: If fewer than half of the answers are the same, or their number differs.
+    """
+    others = [item.get("ground_truth") for item in items(reference.get(metric))]
+    if not others or None in others:
         return
-    pairs = zip(own_texts, other_texts, strict=True)
-    same = sum("".join(str(a).split()) == "".join(str(b).split()) for a, b in pairs)
-    if same < len(own_texts) / 2:
+    if len(others) != len(texts):
         raise DataError(
-            f"Only {same} of {len(own_texts)} forget rows of the reference log have this log's gold answers: it is "
+            f"The reference log has {len(others)} rows of {metric} where this evaluation has {len(texts)}: they are of "
+            "different forget splits; give the retain model's log of the same split."
+        )
+    same = sum("".join(a.split()) == "".join(str(b).split()) for a, b in zip(texts, others, strict=True))
+    if same < len(texts) / 2:
+        raise DataError(
+            f"Only {same} of {len(texts)} forget rows of the reference log have this log's gold answers: it is "
             "of another forget split; give the retain model's log of the same split."
         )

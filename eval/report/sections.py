@@ -233,11 +233,24 @@ def truth_ratio_section(runs: Sequence[RunInfo], results: Results, logs: Mapping
     )
 
 
+def _answers_metric(log: Log) -> str | None:
+    """Return which entry holds the answers to forget questions: TOFU's, else the one leaks were looked for in."""
+    if "forget_Q_A_ROUGE" in log:
+        return "forget_Q_A_ROUGE"
+    size = len(_items(log, "leak_rate"))
+    for name in sorted(log):
+        values = _items(log, name) if name.startswith("forget") else {}
+        if values and len(values) == size and "generation" in next(iter(values.values())):
+            return name
+    return None
+
+
 def answers_section(
     runs: Sequence[RunInfo], logs: Mapping[str, Log], examples: Sequence[Example] = ()
 ) -> Section | None:
     """Put each forgotten question's answers side by side: gold, target, oracle, every method."""
-    generated = {run.method: _items(logs.get(run.method, {}), "forget_Q_A_ROUGE") for run in runs}
+    metric = next((name for log in logs.values() for name in [_answers_metric(log)] if name), "")
+    generated = {run.method: _items(logs.get(run.method, {}), metric) for run in runs}
     leaks = {run.method: _items(logs.get(run.method, {}), "leak_rate") for run in runs}
     shown = [run for run in runs if generated[run.method]]
     if not shown:
