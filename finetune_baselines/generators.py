@@ -94,13 +94,15 @@ class ModelGenerator:
         return [answer.text for answer in self.lm.generate(prompts, options)]
 
 
-def choose_writer(name: str, rows: Sequence[Example], lm: LanguageModel, *, prompt: str, kind: str) -> Writer:
+def choose_writer(
+    name: str, rows: Sequence[Example], lm: LanguageModel | None, *, prompt: str, kind: str
+) -> Writer:
     """Return the writer that a setting names.
 
     Args:
         name: ``auto``, ``rules``, ``self``, or a model's name or folder.
         rows: The forget rows.
-        lm: The model that is to unlearn.
+        lm: The model that is to unlearn; ``None`` where it is not at hand and not asked for.
         prompt: What a model is asked.
         kind: ``negatives`` or ``alternates``.
 
@@ -116,11 +118,11 @@ def choose_writer(name: str, rows: Sequence[Example], lm: LanguageModel, *, prom
             f"{kind}.jsonl` with the same --benchmark, look at them, and give --set {kind}_file={kind}.jsonl; or set "
             "generator to a model's name, or to self."
         )
-    if name == "self":
+    if name == "self" and lm is not None:
         return PromptedWriter(ModelGenerator(lm), prompt)
     from eval.models import load
 
-    return PromptedWriter(ModelGenerator(load(name, device=str(lm.device))), prompt)
+    return PromptedWriter(ModelGenerator(load(name, device="auto" if lm is None else str(lm.device))), prompt)
 
 
 def _answer_alone(text: str) -> str:

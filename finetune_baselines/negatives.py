@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from eval.artifacts import fingerprint
 from eval.data.pairing import draw
@@ -18,7 +19,7 @@ from finetune_baselines.refusals import REFUSALS
 from finetune_baselines.similarity import SIMILARITIES
 from finetune_baselines.written_answers import Kind, Written, keep_finished, write_written
 
-__all__ = ["Rejections", "write_alternates", "write_negatives"]
+__all__ = ["Rejections", "write_alternates", "write_answers", "write_negatives"]
 
 BLOCK = 32
 """Rows that are asked for together and saved together."""
@@ -75,6 +76,15 @@ class Rejections:
         if ngram_entropy(text) < FLUENT_SHARE * ngram_entropy(gold):
             return "not fluent"
         return None
+
+
+def write_answers(
+    rows: Sequence[Example], writer: Writer, options: NegativeOptions | AlternateOptions, **more: Any
+) -> list[Written]:
+    """Write what the options describe: see `write_negatives` and `write_alternates`."""
+    if isinstance(options, NegativeOptions):
+        return write_negatives(rows, writer, options, **more)
+    return write_alternates(rows, writer, options, **more)
 
 
 def write_negatives(

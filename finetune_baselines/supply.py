@@ -12,7 +12,7 @@ from eval.models.language_model import LanguageModel
 from eval.report import Section
 from eval.types import Progress, UnlearningData
 from finetune_baselines.generators import choose_writer
-from finetune_baselines.negatives import Rejections, write_alternates, write_negatives
+from finetune_baselines.negatives import Rejections, write_answers
 from finetune_baselines.processes import is_main, wait
 from finetune_baselines.recipes.base import Recipe
 from finetune_baselines.recipes.written import AlternateOptions, NegativeOptions, Subsample
@@ -98,26 +98,17 @@ def written_for(
     Raises:
         DataError: If the file is broken or about other rows, nobody can write, or none could be kept.
     """
-    if isinstance(options, NegativeOptions):
-        file, prompt = options.negatives_file, options.negatives_prompt
-    else:
-        file, prompt = options.alternates_file, options.alternates_prompt
-    if file is not None:
-        return read_answers(Path(file), kind, data.forget)
+    if options.file is not None:
+        return read_answers(Path(options.file), kind, data.forget)
     path = None if folder is None else folder / f"{kind}.jsonl"
     if path is not None and not is_main():
         wait()
         return read_answers(path, kind, data.forget)
-    writer = choose_writer(options.generator, data.forget, lm, prompt=prompt, kind=kind)
+    writer = choose_writer(options.generator, data.forget, lm, prompt=options.prompt, kind=kind)
     checks = Rejections.of(data.retain, data.refusals)
-    if isinstance(options, NegativeOptions):
-        written = write_negatives(
-            data.forget, writer, options, rejections=checks, path=path, seed=seed, progress=progress
-        )
-    else:
-        written = write_alternates(
-            data.forget, writer, options, rejections=checks, path=path, seed=seed, progress=progress
-        )
+    written = write_answers(
+        data.forget, writer, options, rejections=checks, path=path, seed=seed, progress=progress
+    )
     if path is not None:
         wait()
     return written

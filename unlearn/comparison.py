@@ -14,7 +14,7 @@ from finetune_baselines.monitoring import monitoring
 from unlearn.dynamics import SAMPLE, dynamics_monitor, read_dynamics, seconds_measuring
 from unlearn.measure import Measure
 from unlearn.methods import DEFAULT_METHODS, make_method
-from unlearn.runs import Finished, locked_run, read_finished, slug, start_stage, write_finished
+from unlearn.runs import Finished, locked_run, read_finished, read_sections, slug, start_stage, write_finished
 from unlearn.seeds import averaged, stage_name
 
 if TYPE_CHECKING:
@@ -325,7 +325,8 @@ class _Run:
                 {name: read_dynamics(self.directory / name) for name in order},
                 results,
                 sample=SAMPLE,
-            ),
+            )
+            + [section for name in order for section in read_sections(self.directory / name)],
         )
 
 

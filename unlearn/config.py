@@ -15,6 +15,7 @@ __all__ = [
     "EvaluateConfig",
     "GenerateConfig",
     "ModelConfig",
+    "NegativesConfig",
     "PrepareConfig",
     "TrainConfig",
     "build",
@@ -84,6 +85,17 @@ class TrainConfig(BenchmarkConfig, ModelConfig):
     patience: int | None = Field(default=None, ge=1)
     seed: int = 0
     output_dir: Path | None = None
+    set: list[str] = Field(default_factory=list)
+
+
+class NegativesConfig(BenchmarkConfig, ModelConfig):
+    """`unlearn negatives`."""
+
+    kind: Literal["negatives", "alternates"] = "negatives"
+    generator: str = "auto"
+    output: Path | None = None
+    prompt: Path | None = None
+    seed: int = 0
     set: list[str] = Field(default_factory=list)
 
 

@@ -12,9 +12,17 @@ from typing import Any
 
 from eval.artifacts import read_json, writable_dir, write_json
 from eval.errors import ArtifactError, ConfigError
-from eval.report import RunInfo
+from eval.report import RunInfo, Section
 
-__all__ = ["Finished", "locked_run", "read_finished", "slug", "start_stage", "write_finished"]
+__all__ = [
+    "Finished",
+    "locked_run",
+    "read_finished",
+    "read_sections",
+    "slug",
+    "start_stage",
+    "write_finished",
+]
 
 STARTED, RECORD = "stage.json", "result.json"
 RECORD_VERSION = 1
@@ -93,3 +101,9 @@ def read_finished(directory: Path, key: str) -> Finished | None:
     if value.get("record_version") != RECORD_VERSION or value.get("key") != key:
         return None
     return Finished(RunInfo(**value["info"]), value["results"])
+
+
+def read_sections(directory: Path) -> list[Section]:
+    """Return what a method left in its folder for the report, such as who wrote the answers it trained on."""
+    path = directory / "sections.json"
+    return [Section(**value) for value in read_json(path)] if path.is_file() else []

@@ -68,6 +68,16 @@ class NegativeOptions:
         require_one_of(self, similarity=("rouge", "rouge-recall", "embedding"), use_levels=("all", "last"))
         check_prompt(self.negatives_prompt)
 
+    @property
+    def file(self) -> str | None:
+        """Where the answers are read from."""
+        return self.negatives_file
+
+    @property
+    def prompt(self) -> str:
+        """What a model is asked."""
+        return self.negatives_prompt
+
 
 @dataclass(frozen=True, kw_only=True)
 class AlternateOptions:
@@ -94,6 +104,16 @@ class AlternateOptions:
                 f"alternates and retries must be at least 1; got {self.alternates} and {self.retries}."
             )
         check_prompt(self.alternates_prompt)
+
+    @property
+    def file(self) -> str | None:
+        """Where the answers are read from."""
+        return self.alternates_file
+
+    @property
+    def prompt(self) -> str:
+        """What a model is asked."""
+        return self.alternates_prompt
 
 
 @dataclass(frozen=True, kw_only=True)
