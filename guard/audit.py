@@ -114,7 +114,7 @@ class AuditLog:
         if entry.reason:
             line["reason"] = entry.reason
         if self.with_text:
-            line["user"] = [m.content for m in messages if m.role == "user"]
+            line["user"] = [m.content for m in messages if m.is_prompt]
             line["answer"] = answer
         data = (json.dumps(line, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
         with self._lock:

@@ -182,4 +182,4 @@ class GuardedModel(LanguageModel):
 
 
 def _user_turns(messages: Sequence[Message]) -> list[str]:
-    return [message.content for message in messages if message.role == "user"]
+    return [message.content for message in messages if message.is_prompt]

@@ -111,7 +111,7 @@ def judged(
     reason = ""
     try:
         for messages, decision in zip(conversations, guard.check_many(conversations), strict=True):
-            turns = [message.content for message in messages if message.role == "user"]
+            turns = [message.content for message in messages if message.is_prompt]
             plans.append(Plan(messages, decision, policy, refusal_for(turns, guard.refusals)))
         check_ms = elapsed_ms(start) / max(1, len(conversations))
         yield plans, answers

@@ -83,7 +83,7 @@ class Gatekeeper:
         """
         messages = conversation(prompt)
         decision = self._guard.check(messages)
-        turns = [message.content for message in messages if message.role == "user"]
+        turns = [message.content for message in messages if message.is_prompt]
         plan = Plan(messages, decision, self._policy, refusal_for(turns, self._guard.refusals))
         places: dict[str, list[int]] | None = {}
         if plan.is_restricted:
