@@ -1,3 +1,5 @@
+"""Two processes on gloo train as one does: partners, shares of the loss, chunks, perturbation, artifacts."""
+
 import json
 import os
 import socket
@@ -7,28 +9,73 @@ from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = """
 import json, os, sys
-from dataclasses import asdict
 from pathlib import Path
 from eval.models import load
 from eval.types import Example
 from finetune_baselines import RECIPES, TrainRows, TrainSettings, encode_rows, run_training
+from finetune_baselines.monitoring import Monitor
+from finetune_baselines.objective import RecipeObjective
+from finetune_baselines.perturbation import Perturbation
+from finetune_baselines.sampling import Chunks, Pairs
+
+folder, out = Path(sys.argv[1]), Path(sys.argv[2])
+texts = json.loads((folder / "rows.json").read_text())
+rows = [Example(id=str(i), question=question, answer=answer) for i, (question, answer) in enumerate(texts)]
+forget, retain = rows[:5], rows[5:]
+settings = TrainSettings(learning_rate=1e-3, epochs=2, batch_size=4, warmup_epochs=0.0, schedule="constant")
+histories = {}
+for name, sampling, rho in (
+    ("pairs", Pairs(), 0.0),
+    ("alternating", Pairs(alternate=True), 0.0),
+    ("chunks", Chunks(chunk_size=3), 0.0),
+    ("perturbed", Pairs(), 0.3),
+):
+    lm = load(folder / "model", device="cpu")
+    gold = encode_rows(lm, forget, [r.answer for r in forget], reference=lm)
+    kept = encode_rows(lm, retain, [r.answer for r in retain])
+    objective = RecipeObjective(RECIPES["npo-rt"])
+    objective.perturbation = Perturbation(rho=rho)
+
+    def measure(lm, step, folder):
+        return {"loss": sum(s.avg_loss for s in lm.score(forget, [r.answer for r in forget]))}
+
+    where = out.parent / f"{out.stem}-{name}"
+    result = run_training(
+        lm, objective, TrainRows(forget=[(row,) for row in gold], retain=kept), settings, sampling=sampling,
+        output_dir=where, monitor=Monitor(measure=measure, every=2),
+    )
+    histories[name] = [dict(entry) for entry in result.history]
+if os.environ.get("RANK", "0") == "0":
+    out.write_text(json.dumps(histories))
+"""
+DIVERGING = """
+import os, sys
+from pathlib import Path
+from eval.models import load
+from eval.types import Example
+from finetune_baselines import RECIPES, TrainingDivergedError, TrainRows, TrainSettings, encode_rows, run_training
 from finetune_baselines.objective import RecipeObjective
 
 folder, out = Path(sys.argv[1]), Path(sys.argv[2])
+rank = os.environ["RANK"]
 lm = load(folder / "model", device="cpu")
-texts = json.loads((folder / "rows.json").read_text())
-rows = [Example(id=str(i), question=question, answer=answer) for i, (question, answer) in enumerate(texts)]
-forget, retain = rows[:4], rows[4:]
-gold = encode_rows(lm, forget, [r.answer for r in forget], reference=lm)
-kept = encode_rows(lm, retain, [r.answer for r in retain])
-settings = TrainSettings(learning_rate=1e-3, epochs=3, batch_size=4, warmup_epochs=0.0, schedule="constant")
-data = TrainRows(forget=[(row,) for row in gold], retain=kept)
-result = run_training(lm, RecipeObjective(RECIPES["npo-rt"]), data, settings)
-if os.environ.get("RANK", "0") == "0":
-    with open(out, "w") as file:
-        json.dump([dict(entry) for entry in result.history], file)
+rows = [Example(id=str(i), question=f"Who is {i}?", answer=f"Person {i}.") for i in range(4)]
+
+class Poisoned(RecipeObjective):
+    def __call__(self, lm, batch, module):
+        terms = super().__call__(lm, batch, module)
+        poison = float("nan") if batch.step == 2 and rank == "1" else 1.0
+        return {name: term * poison for name, term in terms.items()}
+
+settings = TrainSettings(learning_rate=1e-3, epochs=4, batch_size=4, warmup_epochs=0.0)
+data = TrainRows(forget=[(row,) for row in encode_rows(lm, rows, [r.answer for r in rows])])
+try:
+    run_training(lm, Poisoned(RECIPES["ga"]), data, settings, output_dir=out)
+except TrainingDivergedError as error:
+    (folder / f"said-{rank}.txt").write_text(str(error))
 """
 
 
@@ -38,38 +85,95 @@ def _free_port() -> int:
         return probe.getsockname()[1]
 
 
-def _history(command, folder, name):
-    root = Path(__file__).resolve().parents[2]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
+def _launcher() -> list[str]:
+    port = f"--master-port={_free_port()}"
+    return [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", port]
+
+
+def _run(command, folder):
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [*command, str(folder / "script.py"), str(folder), str(folder / name)],
+        [str(part) for part in command],
         cwd=folder,
         env=environment,
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=280,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads((folder / name).read_text())
+    return done
+
+
+def _save_script(folder, text):
+    (folder / "script.py").write_text(text)
+    return folder / "script.py"
 
 
 @pytest.mark.slow
 def test_two_processes_train_as_one_does(tiny_lm, examples, tmp_path):
-    """T11: partners, shares of the loss and logged terms do not depend on the number of processes."""
+    """T11; five forget rows and steps of four leave a process without rows in the last one."""
     tiny_lm.save(tmp_path / "model")
     rows = [[row.question, row.answer + " Yes." * i] for i, row in enumerate(examples)]
     (tmp_path / "rows.json").write_text(json.dumps(rows))
-    (tmp_path / "script.py").write_text(SCRIPT)
-    launcher = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc-per-node=2",
-        f"--master-port={_free_port()}",
-    ]
-    one = _history([sys.executable], tmp_path, "one.json")
-    two = _history(launcher, tmp_path, "two.json")
-    assert len(one) == len(two) == 3
-    for first, second in zip(one, two, strict=True):
-        assert first["terms"] == pytest.approx(second["terms"], rel=1e-4)
-        assert first["grad_norm"] == pytest.approx(second["grad_norm"], rel=1e-3)
+    script = _save_script(tmp_path, SCRIPT)
+    histories = []
+    for name, launcher in (("one", [sys.executable]), ("two", _launcher())):
+        _run([*launcher, script, tmp_path, tmp_path / f"{name}.json"], tmp_path)
+        histories.append(json.loads((tmp_path / f"{name}.json").read_text()))
+    for kind, steps in (("pairs", 3), ("alternating", 6), ("chunks", 3), ("perturbed", 3)):
+        one, two = (history[kind] for history in histories)
+        assert len(one) == len(two) == steps
+        for first, second in zip(one, two, strict=True):
+            assert first["terms"] == pytest.approx(second["terms"], rel=1e-4, abs=1e-6)
+            assert first["grad_norm"] == pytest.approx(second["grad_norm"], rel=1e-3)
+        lines, values = [], []
+        for name in ("one", "two"):
+            folder = tmp_path / f"{name}-{kind}"
+            lines.append((folder / "metrics.jsonl").read_text().splitlines())
+            values.append([json.loads(line) for line in (folder / "dynamics.jsonl").read_text().splitlines()])
+        assert len(lines[0]) == len(lines[1]) == steps  # one process writes
+        assert [v["step"] for v in values[0]] == [v["step"] for v in values[1]]
+        for first, second in zip(*values, strict=True):
+            assert first["values"] == pytest.approx(second["values"], rel=1e-4)
+    assert histories[0]["perturbed"][0]["grad_norm"] != pytest.approx(
+        histories[0]["pairs"][0]["grad_norm"], rel=1e-3
+    )
+
+
+@pytest.mark.slow
+def test_a_nan_on_one_process_stops_all_and_keeps_the_state_before_it(tiny_lm, tmp_path):
+    tiny_lm.save(tmp_path / "model")
+    _run([*_launcher(), _save_script(tmp_path, DIVERGING), tmp_path, tmp_path / "out"], tmp_path)
+    said = [(tmp_path / f"said-{rank}.txt").read_text() for rank in (0, 1)]
+    assert all("diverged at step 3 of 4" in text for text in said)
+    assert "'forget_ga'" in said[1]
+    assert (tmp_path / "out" / "checkpoints" / "checkpoint-2" / "trainable.safetensors").is_file()
+
+
+@pytest.mark.slow
+def test_unlearn_train_under_a_launcher_leaves_one_artifact_equal_to_one_processs(
+    tiny_lm, examples, tmp_path
+):
+    from safetensors.torch import load_file
+
+    tiny_lm.save(tmp_path / "model")
+    for name, part in (("forget", examples[:4]), ("retain", examples[4:])):
+        lines = [json.dumps({"id": row.id, "question": row.question, "answer": row.answer}) for row in part]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
+    flags = ["-m", "unlearn", "train", "npo-rt", "--model", tmp_path / "model", "--device", "cpu",
+             "--benchmark", f"jsonl:{tmp_path / 'forget.jsonl'}", "--retain-file", tmp_path / "retain.jsonl",
+             "--set", "epochs=2", "--set", "batch_size=4", "--eval-every", "1", "--json"]  # fmt: skip
+    weights = []
+    for name, command in (
+        ("one", [sys.executable, *flags]),
+        ("two", [*_launcher(), *flags]),
+    ):
+        done = _run([*command, "--output-dir", tmp_path / name], tmp_path)
+        assert json.loads(done.stdout[done.stdout.index("{") :])["method"] == "npo-rt"  # printed once
+        weights.append(load_file(tmp_path / name / "npo-rt" / "model" / "model.safetensors"))
+        records = (tmp_path / name / "npo-rt" / "dynamics.jsonl").read_text().splitlines()
+        assert [json.loads(line)["step"] for line in records] == [0, 1, 2]
+        assert not (tmp_path / name / "npo-rt" / "checkpoints").exists()
+    assert weights[0].keys() == weights[1].keys()
+    for key, value in weights[0].items():
+        assert value.sub(weights[1][key]).abs().max() < 1e-4, key
