@@ -104,7 +104,7 @@ def test_what_is_written_recomputes_to_what_was_returned(
     reference = evaluate(tiny_lm, benchmark, options=SHORT).log
     done = evaluate(tiny_lm, benchmark, reference=reference, options=SHORT, output_dir=tmp_path)
     files = sorted(path.name for path in (tmp_path / "eval").iterdir())
-    assert files == ["TOFU_EVAL.json", "TOFU_SUMMARY.json", "samples.jsonl"]
+    assert files == ["TOFU_EVAL.json", "TOFU_SUMMARY.json", "samples.jsonl", "samples.md"]
     (tmp_path / "reference.json").write_text(json.dumps(reference))
     values = {name: result.value for name, result in done.results.items()}
     assert recompute(tmp_path, tmp_path / "reference.json") == values
