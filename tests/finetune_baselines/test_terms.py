@@ -1,0 +1,402 @@
+"""Every recipe's terms on one batch: what they are at the start model, what may not change them, what they need."""
+
+import math
+from dataclasses import fields, replace
+
+import pytest
+import torch
+
+from eval.errors import ConfigError, DataError
+from eval.types import UnlearningData
+from finetune_baselines import RECIPES, TrainSettings, train
+from finetune_baselines.batches import collate_pairs, encode_rows
+from finetune_baselines.blocks import captured, decoder_blocks
+from finetune_baselines.forget_answers import ANSWERS
+from finetune_baselines.losses import rmu_direction
+from finetune_baselines.objective import RecipeObjective, new_objective
+from finetune_baselines.recipes import TUNABLE, LoraSettings, Recipe
+from finetune_baselines.recipes.base import forget, retain
+from finetune_baselines.recipes.options import RandomMatching
+from finetune_baselines.terms import TERMS
+
+LN2 = math.log(2)
+OTHER = {
+    "refusal": "No idea about that.",
+    "random": "The door is blue.",
+    "alternate": "Person x was born in Turin.",
+    "negative": "Person x was born in Bern.",
+}
+
+
+def _batch(lm, recipe, forgotten, kept):
+    rows = []
+    for kind in recipe.answer_kinds:
+        texts = [row.answer if kind == "gold" else OTHER[kind] for row in forgotten]
+        rows += encode_rows(lm, forgotten, texts, reference=lm, kind=kind)
+    return collate_pairs(lm, rows, encode_rows(lm, kept, [row.answer for row in kept], reference=lm))
+
+
+def _values(lm, batch, recipe, start=None):
+    with torch.no_grad():
+        terms = new_objective(recipe, start=start)(lm, batch, lm.model)
+    return {name: term.item() for name, term in terms.items()}
+
+
+@pytest.fixture
+def moved(tiny_lm):
+    """The model a few steps away from where its reference was taken."""
+
+    def move():
+        with torch.no_grad():
+            for i, parameter in enumerate(tiny_lm.model.parameters()):
+                noise = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(i))
+                parameter.add_(0.3 * parameter.std() * noise)
+        return tiny_lm
+
+    return move
+
+
+def test_values_at_the_start_model(tiny_lm, examples):
+    """DPO and token NPO (2/b) ln 2; KTO 1 + (2/b) ln 2; divergences from the start 0; RMU's retain part 0."""
+    expected = {
+        "dpo": {"forget_dpo": 20 * LN2},
+        "altpo": {"forget_dpo": 20 * LN2},
+        "kto": {"forget_kto": 1 + 20 * LN2},
+        "npo-token": {"forget_npo-token": 4 * LN2},
+        "klf": {"forget_klf": 0.0},
+        "jensun": {"retain_js": 0.0},
+        "rmu": {"retain_embed-diff": 0.0},
+        "kl-min": {"retain_kl": 0.0},
+    }
+    for name, terms in expected.items():
+        batch = _batch(tiny_lm, RECIPES[name], examples[:3], examples[3:5])
+        got = _values(tiny_lm, batch, RECIPES[name], start=tiny_lm)
+        for label, value in terms.items():
+            assert got[label] == pytest.approx(value, rel=1e-5, abs=1e-5), (name, label)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_padding_changes_nothing(tiny_lm, examples, moved, name):
+    """T3: a much longer question in the batch (on the retain side) leaves the forget terms as they were."""
+    recipe = RECIPES[name]
+    long = examples[5].replace(question="Please " * 40 + examples[5].question)
+    batches = [_batch(tiny_lm, recipe, examples[:3], kept) for kept in (examples[3:5], [examples[3], long])]
+    lm = moved()
+    first, second = (_values(lm, batch, recipe, start=lm) for batch in batches)
+    labels = [use.label for use in recipe.active if use.side == "forget"]
+    assert {label: first[label] for label in labels} == pytest.approx(
+        {label: second[label] for label in labels}, rel=1e-3, abs=1e-4
+    )
+
+
+@pytest.mark.parametrize("name", [name for name in RECIPES if name != "kto" and "flat" not in name])
+def test_micro_batches_weighted_by_their_share_sum_to_the_whole(tiny_lm, examples, moved, name):
+    """KTO's zero point and FLAT's means are a micro-batch's own; every other term is a mean over its unit."""
+    recipe = RECIPES[name]
+    whole = _batch(tiny_lm, recipe, examples[:4], examples[4:8])
+    halves = [_batch(tiny_lm, recipe, examples[i : i + 2], examples[i + 4 : i + 6]) for i in (0, 2)]
+    start = _frozen(tiny_lm)
+    lm = moved()
+    objective = new_objective(recipe, start=start)
+    expected = _values(lm, whole, recipe, start=start)
+    for label, unit in objective.units.items():
+        parts = [_values(lm, half, recipe, start=start)[label] * half.size(unit) for half in halves]
+        assert sum(parts) / whole.size(unit) == pytest.approx(expected[label], rel=1e-3, abs=1e-5), label
+
+
+def _frozen(lm):
+    import copy
+
+    from eval.models import LanguageModel
+
+    return LanguageModel(copy.deepcopy(lm.model), lm.tokenizer)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_side_without_rows_is_an_exact_zero(tiny_lm, examples, name):
+    recipe = RECIPES[name]
+    forgotten = encode_rows(tiny_lm, examples[:2], ["A.", "B."], reference=tiny_lm, kind="unused")
+    batch = collate_pairs(tiny_lm, forgotten, [])
+    terms = new_objective(recipe, start=tiny_lm)(tiny_lm, batch, tiny_lm.model)
+    assert terms
+    for label, term in terms.items():
+        assert term.item() == 0.0, label
+    sum(terms.values()).backward()
+
+
+def test_published_variants_are_other_losses(tiny_lm, examples, moved):
+    variants = {
+        "npo": {"npo_level": "batch_mean"},
+        "dpo": {"dpo_scale": "none"},
+        "kto": {"kto_form": "sigmoid"},
+        "npo-token": {"token_form": "tnpo"},
+        "kl-min": {"kl_mode": "gold_token"},
+        "rmu": {"rmu_mask": "answer"},
+        "ce-u": {"skip_tokens": 0},
+        "jensun": {"refusal_text": "Unknown to me"},
+        "undial": {"beta": 3.0},
+    }
+    batches = {name: _batch(tiny_lm, RECIPES[name], examples[:3], examples[3:5]) for name in variants}
+    start = _frozen(tiny_lm)
+    lm = moved()
+    for name, change in variants.items():
+        values = [
+            sum(_values(lm, batches[name], recipe, start=start).values())
+            for recipe in (RECIPES[name], RECIPES[name].changed(change))
+        ]
+        assert values[0] != pytest.approx(values[1], rel=1e-4), name
+
+
+def test_the_batch_mean_level_is_the_loss_of_one_mean(tiny_lm, examples, moved):
+    """T1: D is the difference of the batch's token means."""
+    recipe = RECIPES["npo"].changed({"npo_level": "batch_mean"})
+    batch = _batch(tiny_lm, recipe, examples[:3], [])
+    lm = moved()
+    scores = lm.score(examples[:3], [row.answer for row in examples[:3]])
+    own = sum(s.sum_logp for s in scores) / sum(s.num_tokens for s in scores)
+    ratio = own - batch.reference_logps.mean().item()
+    expected = 20 * math.log(1 + math.exp(0.1 * ratio))
+    assert _values(lm, batch, recipe)["forget_npo"] == pytest.approx(expected, rel=1e-4)
+    simnpo = RECIPES["simnpo"].changed({"simnpo_level": "batch_mean", "beta": 0.5, "forget_weight": 1.0})
+    expected = 4 * math.log(1 + math.exp(0.5 * own))  # the nll is -own
+    assert _values(lm, batch, simnpo)["forget_simnpo"] == pytest.approx(expected, rel=1e-4)
+
+
+# --- several answers to one question --------------------------------------------------------------------------------
+
+
+def test_rows_are_sorted_by_kind_and_stay_paired(tiny_lm, examples):
+    gold = encode_rows(tiny_lm, examples[:3], [row.answer for row in examples[:3]])
+    other = encode_rows(tiny_lm, examples[:3], ["One.", "Two.", "Three."], kind="refusal")
+    mixed = [row for pair in zip(gold, other, strict=True) for row in pair]
+    batch = collate_pairs(tiny_lm, mixed, encode_rows(tiny_lm, examples[3:4], ["Kept."]))
+    assert batch.sections == {"gold": slice(0, 3), "refusal": slice(3, 6), "retain": slice(6, 7)}
+    assert [m[-1].content for m in batch.both.messages[:3]] == [
+        m[-1].content for m in batch.both.messages[3:6]
+    ]
+    assert batch.num_forget == 6
+    assert (batch.size("gold_rows"), batch.size("refusal_rows"), batch.size("forget_rows")) == (3, 3, 6)
+    assert batch.size("negative_rows") == 0
+    lengths = [len(row.encoded.answer_ids) for row in other]
+    assert batch.size("refusal_tokens") == sum(lengths)
+
+
+def test_random_answers_are_never_a_forget_answer_and_differ(examples):
+    """RM: K draws an epoch from the retain answers, also where a retain row has a forget row's answer."""
+    data = UnlearningData(
+        forget=tuple(examples[:4]),
+        retain=(*examples[4:10], examples[10].replace(answer=examples[0].answer)),
+    )
+    recipe = RECIPES["rm"].changed({"random_answers": 3})
+    texts = ANSWERS["random"].texts(data, recipe, 2, 0)
+    forbidden = {row.answer for row in data.forget}
+    assert all(len(given) == len(set(given)) == 6 for given in texts)
+    assert all(not forbidden & set(given) for given in texts)
+    assert ANSWERS["random"].draws(recipe) == 3
+    assert texts == ANSWERS["random"].texts(data, recipe, 2, 0)
+    assert texts != ANSWERS["random"].texts(data, recipe, 2, 1)
+
+
+def test_several_random_answers_cost_as_much_as_their_mean(tiny_lm, examples):
+    """RM: the token mean over K answers of one question; K = 1 equals one cross-entropy."""
+    recipe = RECIPES["rm"].changed({"retain_weight": 0.0})
+    answers = ["The door is blue.", "A long answer about the sea and the sky.", "Yes."]
+    rows = encode_rows(tiny_lm, [examples[0]] * 3, answers, kind="random")
+    scores = tiny_lm.score([examples[0]] * 3, answers)
+    three = _values(tiny_lm, collate_pairs(tiny_lm, rows, []), recipe)["forget_ce"]
+    one = _values(tiny_lm, collate_pairs(tiny_lm, rows[:1], []), recipe)["forget_ce"]
+    assert three == pytest.approx(
+        -sum(s.sum_logp for s in scores) / sum(s.num_tokens for s in scores), rel=1e-5
+    )
+    assert one == pytest.approx(scores[0].avg_loss, rel=1e-5)
+
+
+# --- RMU ------------------------------------------------------------------------------------------------------------
+
+
+def test_rmu_reads_the_layer_it_names(tiny_lm, examples):
+    recipe = RECIPES["rmu"].changed({"rmu_layer": 0, "coefficient": 2.0})
+    batch = _batch(tiny_lm, recipe, examples[:2], examples[2:4])
+    with torch.no_grad():
+        states = tiny_lm.model(
+            input_ids=batch.both.input_ids,
+            attention_mask=batch.both.attention_mask,
+            output_hidden_states=True,
+        ).hidden_states[1]
+    goal = 2.0 * rmu_direction(32, 0)
+    rows = [
+        (states[i][batch.both.attention_mask[i].bool()] - goal).square().mean(-1).mean().item()
+        for i in range(2)
+    ]
+    assert _values(tiny_lm, batch, recipe, start=tiny_lm)["forget_rmu"] == pytest.approx(
+        sum(rows) / 2, rel=1e-4
+    )
+
+
+def test_rmu_sends_no_gradient_above_its_layer(tiny_lm, examples):
+    recipe = RECIPES["rmu"].changed({"rmu_layer": 0})
+    batch = _batch(tiny_lm, recipe, examples[:2], examples[2:4])
+    terms = RecipeObjective(recipe, start=_frozen(tiny_lm))(tiny_lm, batch, tiny_lm.model)
+    sum(terms.values()).backward()
+    with_gradient = {n for n, p in tiny_lm.model.named_parameters() if p.grad is not None and p.grad.any()}
+    assert any("layers.0.mlp.down_proj" in name for name in with_gradient)
+    assert all("layers.0." in name or "embed_tokens" in name for name in with_gradient)
+
+
+def test_rmu_refuses_a_layer_or_a_module_that_is_not_there(tiny_lm, examples):
+    data = {"forget": examples[:4], "retain": examples[4:]}
+    with pytest.raises(ConfigError, match="Layer 9 asked for, but this model has layers 0 to 1"):
+        train(tiny_lm, "rmu", **data, overrides={"rmu_layer": 9, "rmu_modules": "all"})
+    with pytest.raises(ConfigError, match=r"trains mlp.c_proj in blocks 0 to 1, .* holds: .*down_proj"):
+        train(tiny_lm, "rmu", **data, overrides={"rmu_modules": "mlp.c_proj"})
+
+
+def test_capturing_leaves_no_hook_behind(tiny_lm):
+    blocks = decoder_blocks(tiny_lm.model)[1]
+    with pytest.raises(KeyError), captured(tiny_lm.model, 1):
+        raise KeyError
+    assert not blocks[1]._forward_hooks
+
+
+# --- PDU ------------------------------------------------------------------------------------------------------------
+
+
+def test_pdu_reports_the_retain_loss_and_weighs_only_its_gradient(tiny_lm, examples):
+    recipe = RECIPES["pdu"].changed({"retain_weight": 7.0})
+    batch = _batch(tiny_lm, recipe, examples[:2], examples[2:4])
+    plain = RecipeObjective(RECIPES["graddiff"])(tiny_lm, batch, tiny_lm.model)["retain_ce"]
+    term = new_objective(recipe)(tiny_lm, batch, tiny_lm.model)["retain_ce"]
+    assert term.item() == pytest.approx(plain.item(), rel=1e-6)
+    weight = tiny_lm.model.lm_head.weight
+    gradients = [torch.autograd.grad(value, weight)[0] for value in (plain, term)]
+    assert torch.allclose(gradients[1], 7 * gradients[0], rtol=1e-4, atol=1e-7)
+
+
+def test_pdu_moves_its_dual_variable_after_the_warm_up_and_keeps_it_in_checkpoints(tiny_lm, examples):
+    recipe = RECIPES["pdu"].changed({"retain_weight": 7.0, "retain_bound": 1.0, "dual_rate": 2.0})
+    objective = new_objective(recipe)
+    batch = _batch(tiny_lm, recipe, examples[:2], examples[2:4])
+
+    def step(number, loss):
+        objective(tiny_lm, replace(batch, step=number, num_steps=10), tiny_lm.model)
+        assert objective.should_stop({"forget_pdu": 1.0, "retain_ce": loss}) is None
+
+    step(4, 3.0)
+    assert objective.dual == 7.0  # half of the run is warm-up
+    step(5, 3.0)
+    assert objective.dual == pytest.approx(11.0)  # 7 + 2 (3 - 1)
+    step(6, 0.5)
+    assert objective.dual == pytest.approx(10.0)
+    again = new_objective(recipe)
+    again.load_state_dict(objective.state_dict())
+    assert again.dual == pytest.approx(10.0)
+
+
+# --- recipes as data ------------------------------------------------------------------------------------------------
+
+
+def test_every_name_of_the_field_is_there():
+    names = (
+        "ga graddiff kl-min klf rm idk dpo kto npo npo-rt npo-kl npo-token simnpo altpo wga satimp ce-u pdu jensun "
+        "undial flat-tv flat-kl flat-js flat-pearson rmu sam-npo"
+    )
+    assert set(names.split()) <= set(RECIPES)
+    for recipe in RECIPES.values():
+        assert recipe.summary
+        assert "\n" not in recipe.summary
+        assert recipe.paper
+
+
+def test_no_setting_of_a_method_hides_one_of_the_run_or_of_the_adapter():
+    others = {field.name for cls in (TrainSettings, LoraSettings) for field in fields(cls)}
+    assert not others & set(TUNABLE)
+    for recipe in RECIPES.values():
+        keys = [use.weight_key for use in recipe.terms]
+        assert len(keys) == len(set(keys)), recipe.name
+
+
+def test_a_recipe_of_many_terms_has_a_weight_and_a_name_for_each(tiny_lm, examples):
+    recipe = Recipe(
+        name="six",
+        summary="GNM's six terms.",
+        paper="doi:10.1007/978-3-031-88714-7_16",
+        terms=(
+            forget("ga", weight=0.5, name="ga"),
+            retain("ce", weight=5.0, name="gd"),
+            forget("ce", on="random", name="rm"),
+            forget("ce", on="negative", weight=0.04, name="gnm"),
+            retain("kl", weight=5.0, name="klr"),
+            forget("klf", name="klf"),
+        ),
+        extras=(RandomMatching,),
+    )
+    assert recipe.answer_kinds == ("gold", "random", "negative")
+    batch = _batch(tiny_lm, recipe, examples[:3], examples[3:6])
+    values = _values(tiny_lm, batch, recipe, start=tiny_lm)
+    assert set(values) == {"ga", "gd", "rm", "gnm", "klr", "klf"}
+    assert values["klr"] == pytest.approx(0.0, abs=1e-6)
+    assert values["klf"] == pytest.approx(0.0, abs=1e-6)
+    fewer = recipe.changed({"rm_weight": 0.0, "klf_weight": 0.0, "gd_weight": 0.0, "gnm_weight": 0.08})
+    assert fewer.answer_kinds == ("gold", "negative")
+    half = _values(tiny_lm, _batch(tiny_lm, fewer, examples[:3], examples[3:6]), fewer, start=tiny_lm)
+    assert set(half) == {"ga", "gnm", "klr"}
+    assert half["gnm"] == pytest.approx(2 * values["gnm"], rel=1e-5)
+
+
+def test_a_recipe_that_makes_no_sense_is_refused():
+    with pytest.raises(ConfigError, match="unknown term 'gaa'"):
+        replace(RECIPES["ga"], terms=(forget("gaa"),))
+    with pytest.raises(ConfigError, match="retain_weight is -1"):
+        RECIPES["graddiff"].changed({"retain_weight": -1.0})
+    with pytest.raises(ConfigError, match="'beta' is no option of ga"):
+        RECIPES["ga"].changed({"beta": 1.0})
+    bad = {
+        "npo": {"beta": 0.0},
+        "simnpo": {"gamma": -1.0},
+        "flat-tv": {"divergence": "hellinger"},
+        "kto": {"kto_form": "hard"},
+        "jensun": {"refusal_text": " "},
+        "rm": {"random_answers": 0},
+        "pdu": {"retain_bound": 0.0},
+        "rmu": {"coefficient": 0.0},
+        "kl-min": {"kl_direction": "both"},
+        "satimp": {"beta2": -1.0},
+    }
+    for name, change in bad.items():
+        with pytest.raises(ConfigError, match=next(iter(change))):
+            RECIPES[name].changed(change)
+
+
+def test_limits_stop_any_loss_without_a_lower_bound():
+    for name, label in (("ga", "forget_ga"), ("klf", "forget_klf")):
+        limited = RECIPES[name].changed(
+            {"max_forget_loss": 5.0, "on_max_forget_loss": "stop", "forget_weight": 2.0}
+        )
+        objective = RecipeObjective(limited)
+        assert objective.should_stop({label: -9.0}) is None
+        assert "reached 5.50 nats" in objective.should_stop({label: -11.0})
+    unbounded = {name for name, term in TERMS.items() if "max_forget_loss" in _options(term)}
+    assert unbounded == {"ga", "ga-rows", "klf"}
+
+
+def _options(term):
+    return {field.name for field in fields(term.options)}
+
+
+# --- what was not given ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [name for name, recipe in RECIPES.items() if recipe.uses_retain])
+def test_a_missing_retain_set_is_named(tiny_lm, examples, name):
+    with pytest.raises(DataError, match=f"{name} .*needs retain rows"):
+        train(tiny_lm, name, forget=examples[:4], alternates={str(i): ("x",) for i in range(4)})
+
+
+def test_missing_alternates_are_named(tiny_lm, examples):
+    with pytest.raises(DataError, match="no alternates"):
+        train(tiny_lm, "altpo", forget=examples[:4], retain=examples[4:])
+
+
+def test_too_few_random_answers_are_named(tiny_lm, examples):
+    with pytest.raises(DataError, match=r"rm puts 20 random retain answers .* but 8 different ones"):
+        train(tiny_lm, "rm", forget=examples[:4], retain=examples[4:], overrides={"random_answers": 20})
