@@ -19,6 +19,7 @@ from eval.errors import ArtifactError
 
 __all__ = [
     "EVAL_FILE",
+    "LEGACY_FILES",
     "SUMMARY_FILE",
     "EvalLog",
     "check_log",
@@ -39,12 +40,13 @@ EVAL_FILE = "TOFU_EVAL.json"
 SUMMARY_FILE = "TOFU_SUMMARY.json"
 """Name of the flat log of aggregates."""
 
-_LEGACY_FILES = {
+LEGACY_FILES = {
     "retain": "eval_log.json",
     "ra": "eval_real_author_wo_options.json",
     "wf": "eval_real_world_wo_options.json",
     "forget": "eval_log_forget.json",
 }
+"""Split to its part of TOFU's aggregated log."""
 
 
 def items(entry: Any) -> list[Mapping[str, Any]]:
@@ -119,7 +121,7 @@ def _numbers(item: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
 
 def is_legacy(log: Any) -> bool:
     """Return whether parsed JSON is TOFU's ``eval_log_aggregated.json``."""
-    return isinstance(log, Mapping) and any(name in log for name in _LEGACY_FILES.values())
+    return isinstance(log, Mapping) and any(name in log for name in LEGACY_FILES.values())
 
 
 def legacy_to_open_unlearning(log: Mapping[str, Any], source: str) -> EvalLog:
@@ -133,7 +135,7 @@ def legacy_to_open_unlearning(log: Mapping[str, Any], source: str) -> EvalLog:
         ArtifactError: If a field is missing, of the wrong kind or not finite.
     """
     out: dict[str, Any] = {}
-    for split, name in _LEGACY_FILES.items():
+    for split, name in LEGACY_FILES.items():
         part = log.get(name)
         if part is None:
             continue
