@@ -305,6 +305,17 @@ class _Run:
             notes.append(
                 "Forget quality is null: no oracle and no --reference log was given to compare with."
             )
+        sections = comparison_sections(
+            runs=runs,
+            results=results,
+            logs={name: self.log(name) for name in order},
+            examples=self.benchmark.splits.get("forget", ()),
+            notes=notes,
+        )
+        measured = {name: read_dynamics(self.directory / name) for name in order}
+        dynamics = dynamics_sections(runs, measured, results, sample=SAMPLE)
+        own = [section for name in order for section in read_sections(self.directory / name)]
+        pictures = next((i for i, section in enumerate(sections) if section.id == "answers"), len(sections))
         return Report(
             kind="compare",
             name=self.directory.name,
@@ -313,20 +324,7 @@ class _Run:
             environment=environment(str(self.target.device)),
             runs=runs,
             results=results,
-            sections=comparison_sections(
-                runs=runs,
-                results=results,
-                logs={name: self.log(name) for name in order},
-                examples=self.benchmark.splits.get("forget", ()),
-                notes=notes,
-            )
-            + dynamics_sections(
-                runs,
-                {name: read_dynamics(self.directory / name) for name in order},
-                results,
-                sample=SAMPLE,
-            )
-            + [section for name in order for section in read_sections(self.directory / name)],
+            sections=[*sections[:pictures], *dynamics, *sections[pictures:], *own],
         )
 
 
