@@ -44,13 +44,13 @@ def _values(lm, batch, recipe, start=None):
 
 @pytest.fixture
 def moved(tiny_lm):
-    """The model a few steps away from where its reference was taken."""
+    """The model away from where its reference was taken, and surer of some tokens than of others."""
 
     def move():
         with torch.no_grad():
             for i, parameter in enumerate(tiny_lm.model.parameters()):
                 noise = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(i))
-                parameter.add_(0.3 * parameter.std() * noise)
+                parameter.mul_(4 if parameter.dim() == 2 else 1).add_(0.3 * parameter.std() * noise)
         return tiny_lm
 
     return move
@@ -134,7 +134,6 @@ def test_published_variants_are_other_losses(tiny_lm, examples, moved):
         "rmu": {"rmu_mask": "answer"},
         "ce-u": {"skip_tokens": 0},
         "jensun": {"refusal_text": "Unknown to me"},
-        "undial": {"beta": 3.0},
     }
     batches = {name: _batch(tiny_lm, RECIPES[name], examples[:3], examples[3:5]) for name in variants}
     start = _frozen(tiny_lm)
