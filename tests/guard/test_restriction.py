@@ -141,3 +141,23 @@ def _syllables():
 @pytest.mark.parametrize("text", ["", "   ", "…"])
 def test_held_text_of_nothing_is_nothing(tiny_tokenizer, text):
     assert Restriction(flagged("rome"), vocabulary(tiny_tokenizer)).held(text) == 0
+
+
+def test_a_document_is_not_continued_word_by_word(parrot):
+    """The model repeats one sentence for ever; the guard lets it say three of its words in a row."""
+    from guard.processor import GuardLogitsProcessor
+
+    sentence = ",Brelmouth,Brelmouth,Brelmouth,Brelmouth,Brelmouth"
+    decision = flagged()
+    object.__setattr__(decision, "passages", (sentence,))
+    ids = torch.tensor([[1]])
+    processor = GuardLogitsProcessor([decision], parrot.tokenizer, 1)
+    before = parrot.model.generate(ids, max_new_tokens=60, do_sample=False, pad_token_id=0)
+    after = parrot.model.generate(
+        ids, max_new_tokens=60, do_sample=False, pad_token_id=0, logits_processor=[processor]
+    )
+    runs = RunMatcher([sentence], vocabulary(parrot.tokenizer))
+    assert runs.matches(parrot.tokenizer.decode(before[0]))
+    text = parrot.tokenizer.decode(after[0])
+    assert not runs.matches(text)
+    assert text.count("relmouth") >= 3, "shorter runs may be said"

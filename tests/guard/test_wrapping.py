@@ -156,3 +156,21 @@ def test_only_the_filtered_way_out_is_there(tiny_lm, guard_):
             wrapped.generate(torch.tensor([[1]]), **arguments)
     with pytest.raises(ConfigError, match="input_ids"):
         wrapped.generate()
+
+
+def test_the_system_prompt_and_the_template_do_not_alter_the_verdict(chatml, guard_):
+    for system in ([], [("system", "You answer questions about Orla Vantreski.")]):
+        for question, is_flagged in ((FLAGGED, True), (INNOCENT, False)):
+            rule = TurnRule.of(resolve_template("auto", chatml), chatml)
+            messages = rule.user_turns(render(chatml, [*system, ("user", question)]))
+            assert guard_.check(messages) == guard_.check(question)
+            assert guard_.check(messages).flagged == is_flagged
+
+
+def test_it_fits_a_pipeline(tiny_lm, guard_):
+    from transformers import TextGenerationPipeline
+
+    wrapped = guard.wrap(tiny_lm.model, tiny_lm.tokenizer, guard=guard_, policy="refuse")
+    pipeline = TextGenerationPipeline(model=wrapped, tokenizer=tiny_lm.tokenizer)
+    (answer,) = pipeline([{"role": "user", "content": FLAGGED}], max_new_tokens=5)
+    assert answer["generated_text"][-1]["content"] in REFUSALS
