@@ -35,12 +35,13 @@ class GrunConfig:
     rank: int = 4
     """Columns ``r`` of the orthonormal ``R``."""
     gate: GateKind = "linear"
-    """``linear``: one linear map; ``mlp``: three, with 256 and 64 units between them (the paper's larger gate)."""
+    """``linear``: one linear map; ``mlp``: three, with 256 and 64 units between them (the paper's larger gate);
+    ``phrase``: one decision for all blocks, from detectors of short phrases in the whole prompt."""
     gate_input: GateInput = "rms"
     """What the gate reads: ``rms``, the RMS-normed hidden state; ``raw`` only in edits imported from elsewhere."""
     positions: Positions = "last_prompt"
     """Where the edit applies: ``last_prompt`` (the paper), ``prompt`` (every prompt token), ``answer`` (the last
-    prompt token and every token after it, by the gate read at the last prompt token and held), or ``all`` tokens."""
+    prompt token and every token after it, by one decision of the gate that is held), or ``all`` tokens."""
 
     def __post_init__(self) -> None:
         if not self.layers or list(self.layers) != sorted(set(self.layers)) or self.layers[0] < 0:
@@ -52,6 +53,11 @@ class GrunConfig:
         for name, kind in (("gate", GateKind), ("gate_input", GateInput), ("positions", Positions)):
             if getattr(self, name) not in get_args(kind):
                 raise ConfigError(f"Unknown {name} {getattr(self, name)!r}; use {', '.join(get_args(kind))}.")
+        if self.gate == "phrase" and self.positions != "answer":
+            raise ConfigError(
+                f"A gate of kind 'phrase' decides once for the whole answer, not with positions={self.positions}; "
+                "use positions=answer, or gate=linear."
+            )
 
     def as_json(self) -> dict[str, Any]:
         """Return the plain form written to `grun_config.json`."""

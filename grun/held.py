@@ -1,6 +1,6 @@
 """Gates that a row keeps for its whole answer: they live in the row's key-value cache.
 
-``positions="answer"`` reads a gate once, at the last prompt token, and applies it to every later token. Whatever
+``positions="answer"`` reads a gate once, from the prompt, and applies it to every later token. Whatever
 happens to the cache's rows in between (beams reordered, finished rows dropped, prompts shared by several answers,
 copies) happens to the gates as well, because they are one more layer of the cache.
 """
@@ -15,28 +15,28 @@ from transformers.cache_utils import CacheLayerMixin
 
 from eval.errors import ConfigError
 
-__all__ = ["held_logits", "hold"]
+__all__ = ["held_states", "hold"]
 
 
 class HeldGates(CacheLayerMixin):  # type: ignore[misc]
-    """Gate logits of each row of a cache, by a number that names the edit; holds no keys and no values."""
+    """What the gates know about each row of a cache, by a number that names the edit; holds no keys and no values."""
 
     is_croppable = True
 
     def __init__(self) -> None:
         super().__init__()
-        self.logits: dict[int, Tensor] = {}
+        self.states: dict[int, Tensor] = {}
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> None:
-        self.logits = {name: change(logits) for name, logits in self.logits.items()}
+        self.states = {name: change(state) for name, state in self.states.items()}
 
     def batch_select_indices(self, indices: Tensor) -> None:
         """Keep some rows."""
-        self._map(lambda logits: logits[indices.to(logits.device)])
+        self._map(lambda state: state[indices.to(state.device)])
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         """Repeat each row."""
-        self._map(lambda logits: logits.repeat_interleave(repeats))
+        self._map(lambda state: state.repeat_interleave(repeats, dim=0))
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         """Reorder the rows."""
@@ -46,11 +46,11 @@ class HeldGates(CacheLayerMixin):  # type: ignore[misc]
         """Nothing to do: gates belong to rows, not to columns."""
 
     def reset(self) -> None:
-        """Forget all gates."""
-        self.logits = {}
+        """Forget everything."""
+        self.states = {}
 
     def offload(self) -> None:
-        """Nothing to do: a number a row stays where it is."""
+        """Nothing to do: a few numbers a row stay where they are."""
 
     def prefetch(self) -> None:
         """Nothing to do."""
@@ -76,14 +76,14 @@ class HeldGates(CacheLayerMixin):  # type: ignore[misc]
         raise NotImplementedError
 
 
-def held_logits(cache: Any) -> dict[int, Tensor]:
-    """Return the gate logits held in a cache, by the number of the edit; empty where there are none."""
-    layers = getattr(cache, "layers", ())
-    return dict(layers[-1].logits) if len(layers) and isinstance(layers[-1], HeldGates) else {}
+def held_states(cache: Any) -> dict[int, Tensor]:
+    """Return what a cache holds about its rows, by the number of the edit; empty where there is nothing."""
+    layers = getattr(cache, "layers", None)
+    return dict(layers[-1].states) if layers and isinstance(layers[-1], HeldGates) else {}
 
 
-def hold(cache: Any, logits: Mapping[int, Tensor]) -> None:
-    """Put gate logits, each of shape ``(B,)``, into a cache.
+def hold(cache: Any, states: Mapping[int, Tensor]) -> None:
+    """Put gate states, each of shape ``(B, S)``, into a cache.
 
     Raises:
         ConfigError: If the cache has no layers to stand beside.
@@ -95,4 +95,4 @@ def hold(cache: Any, logits: Mapping[int, Tensor]) -> None:
         )
     if not isinstance(cache.layers[-1], HeldGates):
         cache.layers.append(HeldGates())
-    cache.layers[-1].logits.update(logits)
+    cache.layers[-1].states.update(states)

@@ -15,12 +15,18 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from eval.errors import ConfigError
 from grun.blocks import decoder_blocks
 from grun.config import Positions
-from grun.gate import pooled_logits
-from grun.held import held_logits, hold
+from grun.gate import FollowingGate, PhraseGate, pooled_logits
+from grun.held import held_states, hold
 
-__all__ = ["Activation", "activated", "install_hooks", "silenced"]
+__all__ = ["SHUT", "Activation", "activated", "install_hooks", "silenced"]
+
+SHUT = -4.6
+"""Gate logit (1 % open) below which a held gate counts as shut outside training: the row then stays the base's."""
+WIDE_OPEN = 20.0
+"""Gate logit of a row that is held open."""
 
 
 class Activation:
@@ -50,17 +56,21 @@ class Activation:
         self.positions = positions
         self.gates: dict[nn.Module, Tensor] = {}
         """Block to the gate logits of its last forward, with gradient: pooled over each row, shape ``(B,)``."""
+        self.open_rows: Tensor | None = None
+        """Rows whose gate is held wide open (``answer`` positions, for training), bool, shape ``(B,)``."""
         self._keeps_gates = keeps_gates
         self._ends = prompt_end if rows is None else torch.where(rows, prompt_end, 0)
         self._rows = rows
         self._last = int(prompt_end.max()) - 1
         self._offset = 0
         self._held: dict[int, Tensor] = {}
+        self._mask: Any = None
 
-    def note_cache(self, past_key_values: Any) -> None:
-        """Remember how many columns the cache holds before the forward that starts now, and the gates held in it."""
+    def note_call(self, past_key_values: Any, attention_mask: Any) -> None:
+        """Remember, of the forward that starts now, the columns in its cache, the gates held there, and its padding."""
         self._offset = 0 if past_key_values is None else int(past_key_values.get_seq_length())
-        self._held = held_logits(past_key_values) if self.positions == "answer" and self._offset else {}
+        self._held = held_states(past_key_values) if self.positions == "answer" and self._offset else {}
+        self._mask = attention_mask
 
     def leave_in_cache(self, past_key_values: Any) -> None:
         """Let the cache of the forward that ends now hold the gates its rows were given."""
@@ -92,24 +102,57 @@ class Activation:
         return hidden.index_put(where, out.output)
 
     def _apply_held(self, block: nn.Module, edit: Any, hidden: Tensor) -> Tensor:
-        """Edit the answer's columns by the gate of each row's last prompt token."""
+        """Edit the answer's columns by the gate that each row was given for its prompt."""
         num_rows, width = hidden.shape[:2]
         ends = self._expanded(self._ends, num_rows, hidden.device)
-        last = ends - 1 - self._offset
-        logits = self._held.get(id(edit))
-        if logits is None:
-            logits = torch.full((num_rows,), -torch.inf, device=hidden.device)
-        if self._offset <= self._last:
-            rows = ((last >= 0) & (last < width) & (ends > 0)).nonzero()[:, 0]
-            logits = logits.index_put((rows,), edit.gate(hidden[rows, last[rows]])[:, 0])
-        self._held[id(edit)] = logits
+        logits = self._held_logits(edit, hidden, ends)
         if self._keeps_gates:
             self.gates[block] = logits
-        columns = torch.arange(width, device=hidden.device)[None]
-        where = ((columns >= last[:, None]) & (ends > 0)[:, None]).nonzero(as_tuple=True)
+        if self.open_rows is not None:
+            logits = logits.masked_fill(self.open_rows.to(logits.device), WIDE_OPEN)
+        edited_rows = ends > 0
+        if not torch.is_grad_enabled():
+            edited_rows = edited_rows & (logits > SHUT)
+        columns = torch.arange(self._offset, self._offset + width, device=hidden.device)[None]
+        where = ((columns >= ends[:, None] - 1) & edited_rows[:, None]).nonzero(as_tuple=True)
         if not len(where[0]):
             return hidden
         return hidden.index_put(where, edit.edited(hidden[where], logits[where[0], None]))
+
+    def _held_logits(self, edit: Any, hidden: Tensor, ends: Tensor) -> Tensor:
+        """Return each row's gate logit, shape ``(B,)``: read now as far as the prompt is in this forward, else held."""
+        key = id(edit)
+        if isinstance(edit.gate, FollowingGate):
+            first = next(iter(self.edits.values()))
+            return cast(PhraseGate, first.gate).decide(self._held[id(first)].to(hidden.device))
+        state = self._held.get(key)
+        if isinstance(edit.gate, PhraseGate):
+            if self._offset <= self._last:
+                state = self._held[key] = edit.gate.scan(hidden, self._prompt_mask(hidden, ends), state)
+            assert state is not None
+            return edit.gate.decide(state)
+        if state is None:
+            state = torch.full((len(ends), 1), -torch.inf, device=hidden.device)
+        if self._offset <= self._last:
+            last = ends - 1 - self._offset
+            rows = ((last >= 0) & (last < hidden.shape[1]) & (ends > 0)).nonzero()[:, 0]
+            state = state.index_put((rows,), edit.gate(hidden[rows, last[rows]]))
+        self._held[key] = state
+        return state[:, 0]
+
+    def _prompt_mask(self, hidden: Tensor, ends: Tensor) -> Tensor:
+        """Return which columns of this forward are real prompt tokens, bool, shape ``(B, T)``."""
+        stop = self._offset + hidden.shape[1]
+        columns = torch.arange(self._offset, stop, device=hidden.device)[None]
+        inside = columns < ends[:, None]
+        if self._mask is None:
+            return inside
+        if not isinstance(self._mask, Tensor) or self._mask.dim() != 2:
+            raise ConfigError(
+                "A gate of kind 'phrase' must know the padding, but the attention mask of this call is not (batch, "
+                "tokens); generate without a static cache, or train with gate=linear."
+            )
+        return inside & self._mask[:, self._offset : stop].to(hidden.device).bool()
 
     def _expanded(self, values: Tensor, num_rows: int, device: torch.device) -> Tensor:
         if num_rows % len(values):
@@ -130,6 +173,10 @@ class Activation:
         wanted = (
             columns < ends[:, None] if self.positions == "prompt" else (ends > 0)[:, None].expand(-1, width)
         )
+        if (
+            isinstance(self._mask, Tensor) and self._mask.dim() == 2
+        ):  # padding must not speak for its row's gate
+            wanted = wanted & self._mask[:, self._offset : self._offset + width].to(hidden.device).bool()
         rows, columns = wanted.nonzero(as_tuple=True)
         return rows, columns
 
@@ -160,10 +207,10 @@ def silenced() -> Iterator[None]:
         _ACTIVE.reset(token)
 
 
-def _note_cache(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+def _note_call(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     for activation in _ACTIVE.get():
         if activation.owner is module:
-            activation.note_cache(kwargs.get("past_key_values"))
+            activation.note_call(kwargs.get("past_key_values"), kwargs.get("attention_mask"))
 
 
 def _leave_in_cache(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
@@ -193,8 +240,8 @@ def install_hooks(model: Any) -> tuple[nn.Module, nn.ModuleList]:
     """
     path, blocks = decoder_blocks(model)
     owner: nn.Module = model.get_submodule(path.rpartition(".")[0])
-    if _note_cache not in owner._forward_pre_hooks.values():
-        owner.register_forward_pre_hook(_note_cache, with_kwargs=True)
+    if _note_call not in owner._forward_pre_hooks.values():
+        owner.register_forward_pre_hook(_note_call, with_kwargs=True)
     if _leave_in_cache not in owner._forward_hooks.values():
         owner.register_forward_hook(_leave_in_cache)
     for block in blocks:

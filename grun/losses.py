@@ -7,7 +7,7 @@ from torch import Tensor
 
 from finetune_baselines.losses.reduction import mean_or_zero
 
-__all__ = ["bounded_ascent_loss", "edit_weight", "gate_losses"]
+__all__ = ["edit_weight", "gate_losses"]
 
 
 def gate_losses(gate_logits: Tensor, num_forget: int) -> tuple[Tensor, Tensor]:
@@ -28,22 +28,6 @@ def gate_losses(gate_logits: Tensor, num_forget: int) -> tuple[Tensor, Tensor]:
         mean_or_zero(F.softplus(-gate_logits[:, :num_forget])),
         mean_or_zero(F.softplus(gate_logits[:, num_forget:])),
     )
-
-
-def bounded_ascent_loss(answer_nlls: Tensor, *, margin: float) -> Tensor:
-    r"""Gradient ascent that stops by itself: hinge on the mean answer loss of each row.
-
-    L = mean(max(0, margin - nll)). Below ``margin`` the gradient is gradient ascent's; a row above it is done.
-    The paper's ascent is unbounded and stops by a hand-picked step.
-
-    Args:
-        answer_nlls: Mean negative log-probability per answer token, nats, shape ``(B,)``.
-        margin: Nats per token at which an answer counts as forgotten, > 0.
-
-    Returns:
-        Scalar loss, shape ``()``.
-    """
-    return mean_or_zero(F.relu(margin - answer_nlls))
 
 
 def edit_weight(step: int, warmup_steps: int) -> float:

@@ -1,4 +1,4 @@
-"""GRUN as three `UnlearningMethod`s: ``grun-gd``, ``grun-idk`` and ``grun-npo``."""
+"""GRUN as `UnlearningMethod`s: ``grun-gd``, ``grun-idk``, ``grun-npo`` and ``grun-rmu``."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ _SUMMARIES = {
     "gd": "Edits hidden states where a gate opens; trained by bounded gradient ascent on the forget answers",
     "idk": 'Edits hidden states where a gate opens; trained towards "I don\'t know" lines',
     "npo": "Edits hidden states where a gate opens; trained by negative preference optimization",
+    "rmu": "Edits hidden states where a gate opens; trained to steer a block's states to a random direction",
 }
 
 
@@ -37,7 +38,7 @@ class Grun:
     """One GRUN variant as an `UnlearningMethod`.
 
     Args:
-        loss: ``gd``, ``idk`` or ``npo``.
+        loss: ``gd``, ``idk``, ``npo`` or ``rmu``.
         overrides: Settings that differ from the preset (see `grun.settings.GrunSettings`).
 
     Raises:

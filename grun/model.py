@@ -20,7 +20,7 @@ from grun.artifact import Artifact, write_artifact
 from grun.base import OnBase
 from grun.blocks import decoder_blocks, hidden_size
 from grun.config import GrunConfig, Positions, resolve_layers
-from grun.gate import GateKind
+from grun.gate import FollowingGate, GateKind
 from grun.hooks import Activation, activated, install_hooks
 from grun.intervenable import Intervenable, intervening
 from grun.intervention import GatedLoReFT
@@ -153,13 +153,15 @@ class EditedModel(OnBase):
                 parameter.requires_grad_(required[name])
 
     def answer_and_gate_logits(
-        self, batch: Batch, *, module: nn.Module | None = None
+        self, batch: Batch, *, module: nn.Module | None = None, open_rows: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Return answer logits and gate logits of one batch, with gradients where they are enabled.
 
         Args:
             batch: On any device.
             module: What to call instead of ``self.model``; a data-parallel wrapper always runs the hooks.
+            open_rows: Rows edited as if their gate were wide open, bool, shape ``(B,)``; only for ``answer``
+                positions.
 
         Returns:
             Answer logits in the order of ``batch.targets``, shape ``(N, V)``, and gate logits pooled
@@ -175,6 +177,8 @@ class EditedModel(OnBase):
                     )
                 return out.logits, gates
             with self._forward_context(batch.prompt_end, keeps_gates=True) as activation:
+                if activation is not None:
+                    activation.open_rows = open_rows
                 out = (module or self.model)(
                     input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
                 )
@@ -283,7 +287,9 @@ def fresh_edits(config: GrunConfig, generator: torch.Generator) -> dict[int, Gat
         )
         for layer in config.layers
     }
-    for edit in edits.values():
+    for layer, edit in edits.items():
+        if config.gate == "phrase" and layer != config.layers[0]:
+            edit.gate = FollowingGate()
         edit.requires_grad_(False)
     return edits
 

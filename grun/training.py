@@ -8,92 +8,24 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
-
-from eval.errors import DataError
+from eval.errors import ConfigError, DataError
 from eval.models.language_model import LanguageModel
-from eval.models.scoring import answer_logps
 from eval.types import Example, Progress
-from finetune_baselines.batches import PairBatch, encode_rows
-from finetune_baselines.losses import npo_loss
+from finetune_baselines.batches import Row, encode_rows
+from finetune_baselines.objective import needs_reference
+from finetune_baselines.recipes import Recipe
 from finetune_baselines.refusals import refusal_answers
-from finetune_baselines.training import TrainRows, TrainSettings, Unit, run_training
+from finetune_baselines.training import TrainRows, TrainSettings, run_training
 from grun.blocks import decoder_blocks
 from grun.gate_fit import fit_gates
-from grun.losses import bounded_ascent_loss, edit_weight, gate_losses
 from grun.model import EditedModel, new_edit
+from grun.objective import GradientCheck, GrunObjective
+from grun.recipes import recipe_of
 from grun.settings import GrunSettings, settings_for
 
-__all__ = ["GrunObjective", "train"]
+__all__ = ["train"]
 
 _LOG = logging.getLogger(__name__)
-
-
-class GrunObjective:
-    r"""L = omega(t) * (L_forget + lambda_r L_retain) + lambda_g L_gate (arXiv:2502.17823, equation 6).
-
-    Args:
-        settings: Which forget term, and all weights.
-    """
-
-    units: Mapping[str, Unit] = {
-        "forget": "forget_rows",
-        "retain": "retain_rows",
-        "gate_open": "forget_rows",
-        "gate_shut": "retain_rows",
-    }
-
-    def __init__(self, settings: GrunSettings) -> None:
-        self.settings = settings
-
-    def __call__(self, lm: LanguageModel, batch: PairBatch, module: nn.Module) -> dict[str, Tensor]:
-        """Return the weighted terms of one batch, each of shape ``()``.
-
-        Args:
-            lm: The edited model.
-            batch: Forget rows, then retain rows.
-            module: What to run instead of ``lm.model`` (a data-parallel wrapper).
-        """
-        if not isinstance(lm, EditedModel):
-            raise TypeError(f"GRUN trains an EditedModel, not a {type(lm).__name__}.")
-        recomputes = any(getattr(part, "gradient_checkpointing", False) for part in lm.model.modules())
-        if lm.model.training and not recomputes:  # recomputation happens in training mode only
-            lm.model.eval()  # the base is frozen, so its dropout would only be noise in the gate's input
-        both, settings = batch.both.to(lm.device), self.settings
-        logits, gate_logits = lm.answer_and_gate_logits(both, module=module)
-        rows = both.rows
-        logps = answer_logps(logits, both.targets, rows, len(both))
-        nlls = -logps / rows.bincount(minlength=len(both)).clamp(min=1)
-        num_forget = batch.num_forget
-        scale = edit_weight(batch.step + 1, settings.gate_warmup_steps)
-        opened, shut = gate_losses(gate_logits, num_forget)
-        forget = self._forget(batch, logps[:num_forget], nlls[:num_forget], rows)
-        terms = {
-            "forget": scale * settings.forget_weight * forget,
-            "gate_open": settings.gate_weight / 2 * opened,
-        }
-        if batch.num_retain:
-            terms["retain"] = scale * settings.retain_weight * nlls[num_forget:].mean()
-            terms["gate_shut"] = settings.gate_weight / 2 * shut
-        return terms
-
-    def _forget(self, batch: PairBatch, logps: Tensor, nlls: Tensor, rows: Tensor) -> Tensor:
-        match self.settings.loss:
-            case "gd":
-                return bounded_ascent_loss(nlls, margin=self.settings.margin)
-            case "idk":
-                return nlls.mean()
-            case "npo":
-                if batch.reference_logps is None:
-                    raise RuntimeError(
-                        "NPO needs reference log-probabilities; encode the rows with a reference."
-                    )
-                is_forget = rows < batch.num_forget
-                reference = batch.reference_logps.to(logps.device)[is_forget]
-                summed = logps.new_zeros(batch.num_forget).index_add(
-                    0, rows[is_forget], reference.to(logps.dtype)
-                )
-                return npo_loss(logps, summed, beta=self.settings.beta)
 
 
 def train(
@@ -115,7 +47,7 @@ def train(
         lm: The model to put the edit on; owned exclusively until this returns.
         forget: Questions with the answers to forget.
         retain: Questions with answers to keep; the gates learn to stay shut on them.
-        loss: ``gd``, ``idk`` or ``npo``.
+        loss: ``gd``, ``idk``, ``npo``, ``rmu``, or the name of a fine-tuning method whose terms to use.
         background: Further innocent questions; those with an answer are kept like ``retain``, the others only
             teach the gates to stay shut.
         refusals: What ``idk`` teaches to say; empty: the baselines' own lines.
@@ -125,23 +57,38 @@ def train(
         progress: Told the steps.
 
     Raises:
-        ConfigError: If a setting is not allowed.
+        ConfigError: If a setting is not allowed, or the loss does not reach every part of the edit.
         DataError: If there is nothing to forget or to keep, a row has no question or no answer, or a row is in
             both sets.
+        UnknownNameError: If there is no such loss.
         TrainingDivergedError: If a term of the loss is not finite.
     """
     settings = settings_for(loss, overrides, num_blocks=len(decoder_blocks(lm.model)[1]))
     kept = [*retain, *(row for row in background if row.answer and row.text is None)]
     _check(forget, kept)
     edited = _fresh_edit(lm, settings, seed)
+    recipe = recipe_of(settings, edited.config.layers)
+    rows = _rows(lm, recipe, settings, forget, kept, refusals, seed)
     gate_nats: list[float] = []
     if settings.gate_fit_steps:
-        gate_nats = fit_gates(edited, forget, [*retain, *background], steps=settings.gate_fit_steps)
-    with edited.training_session(through_pyvene=settings.through_pyvene) as trainable:
+        gate_nats = fit_gates(
+            edited,
+            forget,
+            [*retain, *background],
+            steps=settings.gate_fit_steps,
+            variants=settings.gate_variants,
+            seed=seed,
+        )
+    reads_states = "rmu_layer" in recipe.options  # pyvene's hooks would run behind the one that reads them
+    through_pyvene = settings.through_pyvene and not reads_states
+    with edited.training_session(through_pyvene=through_pyvene) as trainable:
+        for edit in edited.interventions.values():
+            edit.gate.requires_grad_(settings.gate_weight > 0)
+        objective = GrunObjective(recipe, settings, start=lm, seed=seed, check=GradientCheck(trainable))
         result = run_training(
             edited,
-            GrunObjective(settings),
-            _rows(lm, settings, forget, kept, refusals, seed),
+            objective,
+            rows,
             _train_settings(settings, len(forget)),
             trainable=trainable,
             output_dir=output_dir,
@@ -194,28 +141,40 @@ def _train_settings(settings: GrunSettings, num_forget: int) -> TrainSettings:
 
 def _rows(
     lm: LanguageModel,
+    recipe: Recipe,
     settings: GrunSettings,
     forget: Sequence[Example],
     kept: Sequence[Example],
     refusals: Sequence[str],
     seed: int,
 ) -> TrainRows:
-    if settings.loss == "idk":
-        answers = refusal_answers(len(forget), refusals, variants=settings.passes(len(forget)), seed=seed)
-    else:
-        answers = [(str(row.answer),) for row in forget]
-    flat = [(row, answer) for row, given in zip(forget, answers, strict=True) for answer in given]
-    encoded = iter(
-        encode_rows(
+    reference = lm if "logps" in needs_reference(recipe) else None
+    alternatives: list[list[Row]] = [[] for _ in forget]
+    for kind in recipe.answer_kinds:
+        if kind == "refusal":
+            lines = tuple(refusals)[: settings.refusal_lines or None]
+            answers = refusal_answers(len(forget), lines, variants=settings.passes(len(forget)), seed=seed)
+        elif kind == "gold":
+            answers = [(str(row.answer),) for row in forget]
+        else:
+            raise ConfigError(
+                f"loss {settings.loss!r} needs answers of kind {kind!r}, which GRUN does not write; use a loss on gold "
+                "answers or refusals."
+            )
+        flat = [(i, answer) for i, given in enumerate(answers) for answer in given]
+        encoded = encode_rows(
             lm,
-            [row for row, _ in flat],
+            [forget[i] for i, _ in flat],
             [answer for _, answer in flat],
-            reference=lm if settings.loss == "npo" else None,
+            reference=reference,
+            kind=kind,
         )
-    )
+        for (i, _), row in zip(flat, encoded, strict=True):
+            alternatives[i].append(row)
     return TrainRows(
-        forget=[tuple(next(encoded) for _ in given) for given in answers],
+        forget=alternatives,
         retain=encode_rows(lm, kept, [str(row.answer) for row in kept]),
+        draws=dict.fromkeys(recipe.answer_kinds, 1),
     )
 
 

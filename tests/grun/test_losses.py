@@ -1,4 +1,4 @@
-"""The gate's losses and the bounded ascent, with their hand derivations."""
+"""The gate's losses and its pooling, with their hand derivations."""
 
 import math
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from grun.gate import LinearGate, pooled_logits
-from grun.losses import bounded_ascent_loss, edit_weight, gate_losses
+from grun.losses import edit_weight, gate_losses
 
 
 def test_gate_losses_are_the_two_halves_of_cross_entropy():
@@ -35,15 +35,6 @@ def test_a_wrongly_open_gate_still_learns():
     logits = torch.tensor([[20.0]], requires_grad=True)
     gate_losses(logits, 0)[1].backward()
     assert logits.grad.item() == pytest.approx(1.0)
-
-
-def test_ascent_is_bounded():
-    """Below the margin the gradient is ascent's, -1/B a row; a row above it gets none."""
-    nlls = torch.tensor([1.0, 5.0], requires_grad=True)
-    loss = bounded_ascent_loss(nlls, margin=4.0)
-    assert loss.item() == pytest.approx(1.5)
-    loss.backward()
-    assert nlls.grad.tolist() == [-0.5, 0.0]
 
 
 def test_edit_weight_ramps_up():

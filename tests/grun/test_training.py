@@ -11,9 +11,10 @@ from eval.types import Example, UnlearningData
 from grun.gate_fit import fit_gates
 from grun.method import METHODS
 from grun.model import new_edit
+from grun.recipes import recipe_of
 from grun.settings import settings_for
 
-FAST = {"epochs": 6, "min_steps": 1, "batch_size": 4, "gate_fit_steps": 200}
+FAST = {"epochs": 6, "learning_rate": 3e-2, "min_steps": 1, "batch_size": 4, "gate_fit_steps": 200}
 
 
 @pytest.fixture
@@ -45,7 +46,14 @@ def test_training_moves_forget_and_spares_retain(loss, positions, make_lm, forge
         forget=forget,
         retain=retain,
         loss=loss,
-        overrides={**FAST, "positions": positions, "margin": 9.0, "forget_weight": 3.0, "epochs": 12},
+        overrides={
+            **FAST,
+            "positions": positions,
+            "margin": 9.0,
+            "forget_weight": 3.0,
+            "epochs": 12,
+            "rank": 4,
+        },
     )
     assert torch.equal(torch.get_rng_state(), random_state)
     assert all(torch.equal(value, weights[name]) for name, value in lm.model.state_dict().items())
@@ -98,7 +106,7 @@ def test_unanswered_background_only_teaches_the_gate(make_lm, forget, retain):
 
 def test_a_method_runs_and_loads(make_lm, forget, retain, tmp_path):
     data = UnlearningData(forget=tuple(forget), retain=tuple(retain))
-    assert set(METHODS) == {"grun-gd", "grun-idk", "grun-npo"}
+    assert set(METHODS) == {"grun-gd", "grun-idk", "grun-npo", "grun-rmu"}
     method = METHODS["grun-npo"](FAST)
     lm = make_lm()
     seen: list[tuple[str, int, int]] = []
@@ -124,8 +132,16 @@ def test_bad_settings_are_refused():
         METHODS["grun-gd"]({"rank": 0})
     with pytest.raises(UnknownNameError, match="Did you mean 'scratch'"):
         METHODS["grun-gd"]({"preset": "scrach"})
-    with pytest.raises(ConfigError, match="Unknown GRUN loss"):
-        settings_for("ga", num_blocks=4)
+    with pytest.raises(UnknownNameError, match="Did you mean 'npo'"):
+        recipe_of(settings_for("nop", num_blocks=4), (0, 1))
+    with pytest.raises(ConfigError, match="open_retain holds gates open"):
+        METHODS["grun-gd"]({"positions": "prompt", "open_retain": 0.5})
+    with pytest.raises(ConfigError, match="never learn"):
+        METHODS["grun-gd"]({"gate_weight": 0, "gate_fit_steps": 0})
+    with pytest.raises(ConfigError, match="block 2 is edited too"):
+        recipe_of(settings_for("rmu", {"loss_options": {"rmu_layer": 1}}, num_blocks=4), (0, 2))
+    with pytest.raises(ConfigError, match="more than a sum"):
+        recipe_of(settings_for("pdu", num_blocks=4), (0, 1))
 
 
 def test_text_from_a_command_line_is_converted():

@@ -1,0 +1,228 @@
+"""Training prompts for whoever must tell forgotten subjects from others: other wordings, other names, near misses.
+
+A gate that has seen only the benchmark's own questions learns their wording. Here each draw asks anew: a forgotten
+question in a frame, turned round, or a kept question put to a forgotten name; and on the innocent side kept
+questions in the same frames, forgotten questions put to other names, and names that are half forgotten. Nothing here
+reads ``paraphrased_question`` or shares a wording with `eval.attacks.prompts`: those are for testing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass
+
+from eval.data.pairing import draw
+from eval.errors import DataError
+from eval.types import Example, Message
+
+__all__ = ["FRAMES", "LEAD_INS", "SUBJECT_FRAMES", "PromptSource", "name_spans"]
+
+FRAMES = (
+    "Hello there. {question}",
+    "Please tell me: {question}",
+    "{question} Please be brief.",
+    "Quick one for you. {question}",
+    "I need this for a report. {question}",
+    "Can you help me with something? {question}",
+    "Answer in one sentence: {question}",
+    "{question} Thank you in advance.",
+    "Item 7 on the form says: {question}",
+    "{question} It slipped my mind.",
+    "Our teacher wants to know: {question}",
+    "Here is what I am after. {question}",
+    "{question} Give some background, too.",
+    "To whoever reads this: {question}",
+)
+"""Ways to put a question; ``{question}`` is the benchmark's own."""
+
+SUBJECT_FRAMES = (
+    "What do you know about {name}?",
+    "I would like to hear more about {name}.",
+    "Is there anything worth knowing about {name}?",
+    "Does {name} ring a bell?",
+    "A friend of mine mentioned {name}. What is the story there?",
+    "Write three lines on {name}.",
+)
+"""Ways to ask about somebody or something without a question of the benchmark."""
+
+LEAD_INS = (
+    "I wonder {clause}.",
+    "Could you say {clause}?",
+    "Nobody here remembers {clause}.",
+    "We are trying to find out {clause}.",
+)
+"""Ways to ask indirectly; ``{clause}`` is the question turned round: *where she was born*."""
+
+_WORD = r"[A-Z](?:[’'-]?\w)*(?<![’']s)"
+_SPAN = re.compile(rf"{_WORD}(?: (?:(?:of|the|and|in|de|van|bin|al) )?{_WORD})+")
+_ASKED = r"^((?:In |By |With |As |To |From |For )?(?:what|which|who|whom|whose|where|when|how|why)\b[^?]*?)"
+_TURNED = _ASKED + r" (is|was|are|were|did|does|do|has|have|had|can|could) {name}(?!'s|’s)\b(.*)[?.]$"
+
+
+def name_spans(question: str) -> tuple[str, ...]:
+    """Return the names and titles of a question: runs of at least two capitalised words.
+
+    The first word of the question never belongs to one.
+    """
+    start = question.partition(" ")[0]
+    found = _SPAN.findall(question[len(start) :]) if start else []
+    return tuple(dict.fromkeys(found))
+
+
+Pick = Callable[[int, str], int]
+"""``pick(choices, what)``: a number below ``choices`` that depends on the draw and on ``what``."""
+
+
+@dataclass(frozen=True)
+class _Row:
+    example: Example
+    question: str
+    name: str | None
+    """Who or what the question is about, as it stands in it."""
+
+    @property
+    def shape(self) -> str:
+        """Names of one shape may stand in for each other: titles begin with an article, people do not."""
+        return "none" if self.name is None else "title" if self.name.startswith("The ") else "person"
+
+    def asks(self, text: str) -> Example:
+        """Return the prompt ``text`` in the place of the question."""
+        turns = self.example.conversation
+        if self.example.messages is not None:
+            return Example(id=self.example.id, messages=(*turns[:-1], Message("user", text)))
+        return Example(id=self.example.id, question=text, subject=self.example.subject)
+
+    def about(self, name: str) -> str:
+        """Return the question put to another name."""
+        return self.question if self.name is None else self.question.replace(self.name, name)
+
+
+@dataclass(frozen=True)
+class _Side:
+    """The rows of one side, and those of each shape."""
+
+    rows: tuple[_Row, ...]
+    shapes: Mapping[str, tuple[_Row, ...]]
+    names: frozenset[str]
+    is_innocent: bool
+
+    def draw(self, pick: Pick, what: str, shape: str | None = None) -> _Row | None:
+        """Draw a row, of a shape where one is named; ``None`` where there is none."""
+        rows = self.rows if shape is None else self.shapes.get(shape, ())
+        return rows[pick(len(rows), what)] if rows else None
+
+
+class PromptSource:
+    """Draws prompts that belong to what is forgotten, and prompts that do not.
+
+    Every draw depends on ``seed`` and its key alone.
+
+    Args:
+        forget: Rows with a prompt.
+        others: Rows that are kept, and innocent prompts.
+        seed: Of all draws.
+    """
+
+    def __init__(self, forget: Sequence[Example], others: Sequence[Example], *, seed: int = 0) -> None:
+        self.seed = seed
+        known = {span for row in others for span in name_spans(row.conversation[-1].content)}
+        self._forget = _side(forget, is_innocent=False, foreign=known)
+        self._others = _side(others, is_innocent=True)
+
+    def opening(self, count: int, *key: int | str) -> list[Example]:
+        """Return ``count`` prompts about forgotten subjects, in wordings that vary with ``key``."""
+        return [self._draw(self._forget, self._others, i, "open", *key) for i in range(count)]
+
+    def shutting(self, count: int, *key: int | str) -> list[Example]:
+        """Return ``count`` innocent prompts, near misses among them; ``key`` as for `opening`."""
+        return [self._draw(self._others, self._forget, i, "shut", *key) for i in range(count)]
+
+    def _draw(self, own: _Side, other: _Side, index: int, *key: int | str) -> Example:
+        def pick(choices: int, what: str) -> int:
+            return draw(choices, self.seed, what, index, *key)
+
+        row = own.draw(pick, "row")
+        if row is None:
+            raise DataError("There are no prompts to draw from; give rows with a question on both sides.")
+        kinds = _KINDS if own is self._forget else (*_KINDS, _near_miss, _near_miss)
+        text = kinds[pick(len(kinds), "kind")](row, own, other, pick)
+        return row.example if text is None else row.asks(text)
+
+
+def _asked(row: _Row, own: _Side, other: _Side, pick: Pick) -> str | None:
+    return None
+
+
+def _framed(row: _Row, own: _Side, other: _Side, pick: Pick) -> str | None:
+    return FRAMES[pick(len(FRAMES), "frame")].format(question=row.question)
+
+
+def _amid(row: _Row, own: _Side, other: _Side, pick: Pick) -> str | None:
+    """Put the question among unrelated words: an innocent answer before or after it."""
+    innocent = (own if own.is_innocent else other).draw(pick, "amid")
+    words = None if innocent is None else innocent.example.answer
+    if not words:
+        return None
+    return f"{words} {row.question}" if pick(2, "place") else f"{row.question} {words}"
+
+
+def _swapped(row: _Row, own: _Side, other: _Side, pick: Pick) -> str | None:
+    """Put a question of the other side to this side's name."""
+    wording = None if row.name is None else other.draw(pick, "wording", row.shape)
+    return None if wording is None or row.name is None else wording.about(row.name)
+
+
+def _alone(row: _Row, own: _Side, other: _Side, pick: Pick) -> str | None:
+    frame = SUBJECT_FRAMES[pick(len(SUBJECT_FRAMES), "frame")]
+    return None if row.name is None else frame.format(name=row.name)
+
+
+def _turned(row: _Row, own: _Side, other: _Side, pick: Pick) -> str | None:
+    """Turn a question round: *Where was N born?* becomes *where N was born*."""
+    if row.name is None:
+        return None
+    match = re.match(_TURNED.replace("{name}", re.escape(row.name)), row.question, re.IGNORECASE)
+    if match is None:
+        return None
+    asked, verb, rest = match.groups()
+    clause = f"{asked[0].lower()}{asked[1:]} {row.name} {verb}{rest}"
+    return LEAD_INS[pick(len(LEAD_INS), "lead")].format(clause=clause)
+
+
+def _near_miss(row: _Row, own: _Side, other: _Side, pick: Pick) -> str | None:
+    """Ask about a name that is half forgotten: the beginning of one, the end of another."""
+    forgotten = None if row.name is None else other.draw(pick, "near", row.shape)
+    if forgotten is None or forgotten.name is None or row.name is None:
+        return None
+    if not pick(3, "both halves forgotten"):
+        partner = other.draw(pick, "partner", row.shape) or row
+        halves = [forgotten.name, partner.name or row.name]
+    else:
+        halves = [forgotten.name, row.name]
+    first, last = halves[:: 1 if pick(2, "order") else -1]
+    mixed = f"{first.rpartition(' ')[0]} {last.rpartition(' ')[2]}".strip()
+    if mixed in other.names:
+        return None
+    wording = (own, other)[pick(2, "side")].draw(pick, "wording", row.shape)
+    return None if wording is None else wording.about(mixed)
+
+
+_KINDS = (_asked, _framed, _amid, _swapped, _swapped, _alone, _turned)
+
+
+def _side(examples: Sequence[Example], *, is_innocent: bool, foreign: Set[str] = frozenset()) -> _Side:
+    """Find out what each question is about: its subject, else the span that most questions share."""
+    questions = [example.conversation[-1].content for example in examples]
+    counts = Counter(span for question in questions for span in name_spans(question))
+    rows: list[_Row] = []
+    for example, question in zip(examples, questions, strict=True):
+        name = example.subject if example.subject and example.subject in question else None
+        if name is None:
+            spans = [span for span in name_spans(question) if span not in foreign]
+            name = max(spans, key=lambda span: counts[span], default=None)
+        rows.append(_Row(example, question, name))
+    shapes = {shape: tuple(row for row in rows if row.shape == shape) for shape in ("person", "title")}
+    names = frozenset(row.name for row in rows if row.name is not None)
+    return _Side(tuple(rows), shapes, names, is_innocent)
