@@ -1,4 +1,4 @@
-"""Building a guard: grouping the examples, finding phrases, and teaching the gate."""
+"""Building a guard: grouping the examples, finding phrases, and gathering the evidence the gate weighs."""
 
 from __future__ import annotations
 
@@ -11,16 +11,19 @@ import numpy.typing as npt
 from eval.errors import DataError
 from eval.types import Example
 from guard.config import GuardSettings
-from guard.encoder import SentenceEncoder
-from guard.gate import Classifier, RareWords, Signals, fit_classifier
+from guard.gate import RareWords, Signals
+from guard.hashing import Veil
 from guard.names import NameIndex, asked_about, capitalised_runs
 from guard.phrases import Contrast, extract_phrases
-from guard.rewordings import EVERYDAY, NAMESAKES, TOPICS, reword, swap_name
 from guard.store import Entry, Innocent, Store
 
-__all__ = ["Lexicon", "find_phrases", "group_of", "innocents", "question_of", "teach"]
+__all__ = ["Lexicon", "Observation", "find_phrases", "group_of", "innocents", "observe", "question_of"]
 
 Vectors = npt.NDArray[np.float32]
+NUM_NEAREST = 64
+"""Stored vectors that are looked at for each text."""
+MAX_INNOCENT_TEXTS = 10_000
+"""Retain texts whose words and names are taken for innocent."""
 
 
 def question_of(example: Example) -> str:
@@ -49,15 +52,18 @@ def group_of(examples: Sequence[Example]) -> list[str]:
 
 def innocents(
     retain: Sequence[Example], background: Sequence[Example], settings: GuardSettings
-) -> tuple[Innocent, ...]:
-    """Choose the innocent neighbours a guard keeps: a sample of retain, and the background prompts."""
+) -> tuple[tuple[Innocent, ...], tuple[Innocent, ...]]:
+    """Choose the innocent neighbours a guard keeps: a sample of retain and of background, and further texts.
+
+    Returns:
+        Those that get an embedding, and those that only tell which words and names are innocent.
+    """
     rng = np.random.default_rng(settings.seed)
-    groups = group_of([e for e in retain if e.answer is not None])
+    answered = [e for e in retain if e.answer is not None]
     rows = [
         Innocent(question=question_of(e), answer=e.answer or "", group=g)
-        for e, g in zip([e for e in retain if e.answer is not None], groups, strict=True)
+        for e, g in zip(answered, group_of(answered), strict=True)
     ]
-    chosen = sorted(rng.permutation(len(rows))[: settings.max_retain].tolist())
     others = [
         Innocent(
             question=" ".join(m.content for m in e.conversation if m.role == "user"),
@@ -67,8 +73,11 @@ def innocents(
         for e in background
         if e.question is not None or e.messages is not None
     ]
-    kept = sorted(rng.permutation(len(others))[: max(settings.max_retain // 2, 0)].tolist())
-    return tuple([rows[i] for i in chosen] + [others[i] for i in kept])
+    order, further = rng.permutation(len(rows)).tolist(), rng.permutation(len(others)).tolist()
+    num = settings.max_retain
+    embedded = [rows[i] for i in sorted(order[:num])] + [others[i] for i in sorted(further[: num // 2])]
+    left = [rows[i] for i in sorted(order[num:MAX_INNOCENT_TEXTS])]
+    return tuple(embedded), tuple(left)
 
 
 @dataclass(frozen=True)
@@ -77,6 +86,11 @@ class Lexicon:
 
     names: NameIndex
     rare: RareWords
+    is_common: Callable[[str], bool] = str.isalpha
+    """Tells frequent words of the language."""
+
+    veil: Veil | None = None
+    """In a private store prompts are veiled before words are compared."""
 
     @classmethod
     def of(cls, store: Store, is_common: Callable[[str], bool]) -> Lexicon:
@@ -87,21 +101,35 @@ class Lexicon:
         ]
         retain = [
             Example(id=str(i), question=r.question, answer=r.answer, subject=r.group)
-            for i, r in enumerate(store.retain)
+            for i, r in enumerate([*store.retain, *store.innocent_texts])
         ]
         grouped = [(entry.group, example) for entry, example in zip(entries, forget, strict=True)]
-        return cls(NameIndex(forget, retain, is_common), RareWords(grouped, retain))
+        aliases = [(e.question, e.group) for e in entries if e.kind == "subject"]
+        tells = is_common if store.veil is None else store.veil.is_common
+        return cls(
+            NameIndex(forget, retain, tells, aliases), RareWords(grouped, retain), is_common, store.veil
+        )
+
+    def veiled(self, text: str) -> str:
+        """Return a prompt's text in the form the store's texts have."""
+        return text if self.veil is None else self.veil.text(text)
 
     def signals(
         self, text: str, question: float, answer: float, retain: float, near_groups: Sequence[str]
     ) -> Signals:
         """Join similarities with what the words say."""
+        text = self.veiled(text)
         names = self.names.evidence(text)
         share = self.rare.share(text, [*names.groups, *near_groups])
         return Signals(question, answer, retain, names, share)
 
+    def is_word(self, word: str) -> bool:
+        """Whether a plain lower-case word is one of the language or of the forgotten texts."""
+        return self.is_common(word) or self.names.knows(self.veiled(word))
+
     def suspicion(self, text: str) -> float:
         """How much the words of a text alone speak for something forgotten."""
+        text = self.veiled(text)
         names = self.names.evidence(text)
         return names.full + names.part + names.title + self.rare.share(text, names.groups)
 
@@ -110,134 +138,83 @@ def find_phrases(
     store: Store, entries: Sequence[Entry], questions: Vectors, *, num_neighbours: int
 ) -> list[Entry]:
     """Return the entries with their phrases, by contrast with the nearest innocent answers."""
-    general = Contrast.of([r.answer for r in store.retain if r.answer])
+    key = str if store.veil is None else store.veil.word
+    general = Contrast.of([r.answer for r in store.retain if r.answer], key)
     neighbours = np.full((len(entries), 1), -1)
     if len(entries) and store.retain:
         _, neighbours = store.search(questions, num=num_neighbours, retain=True)
+    people = {entry.group: entry.question for entry in entries if entry.kind == "subject"}
     out: list[Entry] = []
     for entry, near in zip(entries, neighbours, strict=True):
+        if entry.kind == "subject" or (entry.kind == "document" and entry.group not in people):
+            out.append(entry)  # no facts are known, or the wording alone is restricted
+            continue
         answers = [store.retain[i].answer for i in near.tolist() if i >= 0 and store.retain[i].answer]
         phrases = extract_phrases(
-            entry.question, entry.answer, neighbours=Contrast.of(answers), general=general
+            people[entry.group] if entry.kind == "document" else entry.question,
+            entry.answer,
+            neighbours=Contrast.of(answers, key),
+            general=general,
         )
         out.append(replace(entry, phrases=phrases))
     return out
 
 
-@dataclass
-class _Lesson:
-    """Prompts the classifier learns from."""
+@dataclass(frozen=True)
+class Observation:
+    """What is known about one judged text."""
 
-    texts: list[str]
-    groups: list[str]
-    hidden: list[str | None]
-    """Group whose innocent neighbours must not be looked at."""
-
-
-def teach(store: Store, lexicon: Lexicon, encoder: SentenceEncoder, settings: GuardSettings) -> Classifier:
-    """Fit and calibrate the gate's classifier on what is in the store."""
-    rng = np.random.default_rng(settings.seed)
-    positives, negatives = (
-        _positives(store, lexicon, settings, rng),
-        _negatives(store, lexicon, settings, rng),
-    )
-    features = [_features(lesson, store, lexicon, encoder) for lesson in (positives, negatives)]
-    return fit_classifier(
-        features[0], features[1], positives.groups, negatives.groups, rate=settings.false_positive_rate
-    )
+    text: str
+    signals: Signals
+    similarities: Vectors
+    """Of the nearest stored vectors, falling."""
+    keys: npt.NDArray[np.int64]
+    """What they belong to, as `Store.search` gives it."""
 
 
-def _name_in(question: str, lexicon: Lexicon) -> str | None:
-    """The forgotten person's name as it is written in the question."""
-    words = question.split()
-    for size in (4, 3, 2):
-        for start in range(len(words) - size + 1):
-            span = (
-                " ".join(words[start : start + size])
-                .rstrip("?.,!:;'\"")
-                .removesuffix("'s")
-                .removesuffix("\u2019s")
-            )
-            runs = capitalised_runs(span)
-            if len(runs) == 1 and runs[0] in lexicon.names.people and span[:1].isupper():
-                return span
-    return None
+def observe(
+    store: Store,
+    lexicon: Lexicon,
+    texts: Sequence[str],
+    vectors: Vectors,
+    *,
+    hidden: Sequence[str | None] | None = None,
+) -> list[Observation]:
+    """Gather the evidence on texts with unit vectors of shape ``(n, D)``; the store must not be empty.
 
-
-def _positives(store: Store, lexicon: Lexicon, settings: GuardSettings, rng: np.random.Generator) -> _Lesson:
-    entries = list(store.entries.values())
-    lesson = _Lesson([e.question for e in entries], [e.group for e in entries], [None] * len(entries))
-    if not entries:
-        return lesson
-    for i in range(settings.max_rewordings):
-        entry = entries[int(rng.integers(len(entries)))] if i >= len(entries) else entries[i]
-        lesson.texts.append(reword(entry.question, _name_in(entry.question, lexicon), rng))
-        lesson.groups.append(entry.group)
-        lesson.hidden.append(None)
-    return lesson
-
-
-def _negatives(store: Store, lexicon: Lexicon, settings: GuardSettings, rng: np.random.Generator) -> _Lesson:
-    lesson = _Lesson([r.question for r in store.retain], [r.group for r in store.retain], [])
-    lesson.hidden = list(lesson.groups)
-    for i in rng.permutation(len(store.retain))[: settings.max_rewordings // 2].tolist():
-        row = store.retain[i]
-        lesson.texts.append(reword(row.question, None, rng))
-        lesson.groups.append(row.group)
-        lesson.hidden.append(row.group)
-    others = sorted({" ".join(w.capitalize() for w in n) for n in lexicon.names.retain_names if len(n) == 2})
-    named = [(e, n) for e in store.entries.values() if (n := _name_in(e.question, lexicon)) is not None]
-    for i in rng.permutation(len(named))[: settings.max_rewordings // 2].tolist():
-        entry, name = named[i]
-        text = swap_name(entry.question, name, others or ["Robin Example"], rng)
-        names = lexicon.names.evidence(text)
-        if names.full or names.title:  # still about something forgotten
-            continue
-        lesson.texts.append(text)
-        lesson.groups.append(f"near miss {i}")
-        lesson.hidden.append(None)
-    apart = [*EVERYDAY, *_word_misses(lexicon, settings.max_rewordings // 6, rng)]
-    lesson.texts.extend(apart)
-    lesson.groups.extend(f"apart {i}" for i in range(len(apart)))
-    lesson.hidden.extend([None] * len(apart))
-    return lesson
-
-
-def _word_misses(lexicon: Lexicon, count: int, rng: np.random.Generator) -> list[str]:
-    """Innocent prompts that share one word with the forgotten texts: a topic, a place, half of a name."""
-    halves = sorted({word.capitalize() for name in lexicon.names.people for word in name if len(word) > 3})
-    topics = sorted(lexicon.rare.words - {word.casefold() for word in halves})
-    texts: list[str] = []
-    for words, templates, share in ((topics, TOPICS, 2), (halves, NAMESAKES, 1)):
-        for place in rng.permutation(len(words))[: share * count // 3].tolist():
-            template = templates[int(rng.integers(len(templates)))]
-            texts.append(template.format(w=words[place]))
-    return texts
-
-
-def _features(
-    lesson: _Lesson, store: Store, lexicon: Lexicon, encoder: SentenceEncoder
-) -> npt.NDArray[np.float64]:
-    vectors = encoder.encode(lesson.texts)
-    questions, ids = store.vectors(kind="questions")
-    answers, _ = store.vectors(kind="answers")
-    retain, _ = store.vectors(kind="retain")
-    by_question, by_answer = vectors @ questions.T, vectors @ answers.T
-    by_retain = vectors @ retain.T if len(retain) else np.full((len(vectors), 1), -1.0, dtype=np.float32)
-    retain_groups = np.array([r.group for r in store.retain])
-    groups = [store.entries[int(i)].group for i in ids]
-    rows: list[list[float]] = []
-    for i, text in enumerate(lesson.texts):
-        near_retain = by_retain[i]
-        if lesson.hidden[i] is not None and len(retain):
-            near_retain = np.where(retain_groups == lesson.hidden[i], -1.0, near_retain)
-        best = np.argsort(-np.maximum(by_question[i], by_answer[i]))[:8]
+    Args:
+        store: Where to look for similar texts.
+        lexicon: Of that store.
+        texts: What is judged.
+        vectors: Their embeddings.
+        hidden: For each text a group whose innocent neighbours must not be looked at; ``None``: there is none.
+    """
+    similarities, keys = store.search(vectors, num=min(NUM_NEAREST, 2 * len(store)))
+    retain = _nearest_innocent(store, vectors, hidden or [None] * len(texts))
+    out: list[Observation] = []
+    for text, s, k, near_retain in zip(texts, similarities, keys, retain, strict=True):
+        questions, answers = s[k % 2 == 0], s[k % 2 == 1]
+        floor = float(s[-1])
+        near = dict.fromkeys(store.entries[int(key) // 2].group for key in k[:12] if key >= 0)
         signals = lexicon.signals(
             text,
-            float(by_question[i].max(initial=-1.0)),
-            float(by_answer[i].max(initial=-1.0)),
-            float(near_retain.max(initial=0.0)),
-            [groups[j] for j in best],
+            float(questions[0]) if len(questions) else floor,
+            float(answers[0]) if len(answers) else floor,
+            float(near_retain),
+            list(near)[:8],
         )
-        rows.append(signals.features)
-    return np.array(rows, dtype=np.float64)
+        out.append(Observation(text, signals, s, k))
+    return out
+
+
+def _nearest_innocent(store: Store, vectors: Vectors, hidden: Sequence[str | None]) -> Vectors:
+    """Return the similarity to the nearest innocent question of another group than the hidden one, shape ``(n,)``."""
+    if not store.retain:
+        return np.zeros(len(vectors), dtype=np.float32)
+    num = min(len(store.retain), NUM_NEAREST if any(hidden) else 1)
+    similarities, rows = store.search(vectors, num=num, retain=True)
+    for i, group in enumerate(hidden):
+        if group is not None:
+            own = [row >= 0 and store.retain[row].group == group for row in rows[i].tolist()]
+            similarities[i, own] = 0.0
+    return np.asarray(similarities.max(axis=1).clip(min=0), dtype=np.float32)

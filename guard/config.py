@@ -47,6 +47,14 @@ class GuardSettings:
     """Rule-made rewordings of forget questions the classifier learns from, and as many of innocent ones."""
     num_neighbours: int = 16
     """Nearest retain answers an answer is contrasted with when its phrases are extracted; at least 1."""
+    index: Literal["exact", "ivf"] = "exact"
+    """How stored vectors are searched: ``exact`` at every size, or ``ivf`` with the recall below, for stores of
+    hundreds of thousands of entries."""
+    min_recall: float = 0.999
+    """Share of nearest neighbours an ``ivf`` index must be measured to find; in (0, 1]."""
+    private: bool = False
+    """Whether only embeddings and keyed hashes of words are kept, no readable text. Typing errors in names are then
+    not recognised, and the gate keeps the weights it was first given."""
     seed: int = 0
     """Of the samples above."""
 
@@ -55,6 +63,10 @@ class GuardSettings:
             raise ConfigError(
                 f"false_positive_rate is {self.false_positive_rate}; it must lie between 0 and 0.5, both excluded."
             )
+        if not 0 < self.min_recall <= 1:
+            raise ConfigError(f"min_recall is {self.min_recall}; it must lie between 0 and 1.")
+        if self.index not in ("exact", "ivf"):
+            raise ConfigError(f"index is {self.index!r}; it must be 'exact' or 'ivf'.")
         for name, least in (("max_retain", 0), ("max_rewordings", 0), ("num_neighbours", 1)):
             if getattr(self, name) < least:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least {least}.")

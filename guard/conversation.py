@@ -8,6 +8,7 @@ from collections.abc import Callable
 from eval.types import Prompt, conversation
 from guard.normalise import readable, words
 from guard.stopwords import word_set
+from guard.unmask import unmasked
 
 __all__ = ["judged_texts"]
 
@@ -28,11 +29,16 @@ WINDOW_TURNS = 4
 _SHORT = 4
 
 
-def judged_texts(prompt: Prompt, suspicion: Callable[[str], float] = lambda text: 0.0) -> tuple[str, ...]:
+def judged_texts(
+    prompt: Prompt,
+    suspicion: Callable[[str], float] = lambda text: 0.0,
+    is_word: Callable[[str], bool] = lambda word: True,
+) -> tuple[str, ...]:
     """Return the texts a decision rests on; the prompt is as suspicious as the most suspicious of them.
 
-    These are the last user turn, its sentences where it has several, and, where it refers back ("where was she
-    born?"), the last user turns together. Of very many sentences the most suspicious are taken.
+    These are the last user turn, its sentences where it has several, what a disguise in it hides, and, where it
+    refers back ("where was she born?"), the last user turns together. Of very many sentences the most suspicious
+    are taken.
     """
     turns = [readable(message.content) for message in conversation(prompt) if message.role == "user"]
     if not turns:
@@ -44,6 +50,7 @@ def judged_texts(prompt: Prompt, suspicion: Callable[[str], float] = lambda text
         if len(sentences) > MAX_SEGMENTS:
             sentences = sorted(dict.fromkeys(sentences), key=suspicion, reverse=True)
         texts.extend(sentences[:MAX_SEGMENTS])
+    texts.extend(unmasked(last, is_word))
     spoken = words(last)
     if len(turns) > 1 and (len(spoken) <= _SHORT or _REFERS_BACK & set(spoken)):
         texts.append(" ".join(turns[-WINDOW_TURNS:]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,17 +13,20 @@ import numpy.typing as npt
 
 from eval.errors import ArtifactError, ConfigError, DataError
 from eval.types import Example, Prompt
-from guard.building import Lexicon, find_phrases, group_of, innocents, question_of, teach
+from guard.building import Lexicon, Observation, innocents, observe
 from guard.config import GuardSettings
 from guard.conversation import judged_texts
 from guard.encoder import SentenceEncoder, get_encoder
-from guard.gate import FEATURES, Classifier, Decision, Signals
+from guard.entries import Added, add_request
+from guard.gate import FEATURES, Classifier, Decision
+from guard.hashing import PhraseHashes
+from guard.lessons import teach
 from guard.normalise import words
-from guard.store import Entry, Store
+from guard.persistence import load_store, read_manifest, save_store
+from guard.store import Store
 
 __all__ = ["Guard"]
 
-_NUM_NEAREST = 64
 _ENTRY_MARGIN = 0.12
 """Entries this close in similarity to the nearest one are also taken to be meant."""
 _MAX_NEAREST_ENTRIES = 8
@@ -74,7 +77,7 @@ class Guard:
         """Build a guard in seconds; no language model is touched.
 
         Args:
-            forget: Question-answer pairs that must not be revealed.
+            forget: Question-answer pairs that must not be revealed, or documents (``text``).
             retain: Pairs that must stay answerable; contrast for phrases, and what the gate is calibrated on.
             background: Further innocent prompts (answers optional).
             refusals: What the ``refuse`` policy answers; empty: the package's own.
@@ -82,17 +85,22 @@ class Guard:
             settings: Anything but the defaults.
 
         Raises:
-            DataError: If ``forget`` is empty or an example is no question-answer pair.
+            DataError: If ``forget`` is empty or an example is neither a question-answer pair nor a document.
+            ConfigError: If ``ivf`` was asked for and does not pay or does not reach its recall.
         """
         if not forget:
             raise DataError("A guard needs at least one example to forget; the forget set is empty.")
         settings = settings or GuardSettings()
         encoder = get_encoder(settings.encoder)
         store = Store(encoder.identity, encoder.dimension)
-        kept = innocents(retain, background, settings)
-        store.set_retain(kept, encoder.encode([row.question for row in kept]))
-        _add_entries(store, encoder, settings, request, forget)
+        kept, texts = innocents(retain, background, settings)
+        store.set_retain(kept, encoder.encode([row.question for row in kept]), texts)
+        add_request(store, encoder, settings, request, examples=forget)
         classifier = teach(store, Lexicon.of(store, encoder.is_common_word), encoder, settings)
+        if settings.index == "ivf":
+            store.use_ivf(min_recall=settings.min_recall)
+        if settings.private:
+            store.make_private(encoder.is_common_word)
         return cls(store, classifier, encoder, settings, refusals)
 
     def check(self, prompt: Prompt) -> Decision:
@@ -101,33 +109,67 @@ class Guard:
 
     def check_many(self, prompts: Sequence[Prompt]) -> list[Decision]:
         """Judge prompts together: one pass of the encoder over those not judged before."""
-        judged = [judged_texts(prompt, self._lexicon.suspicion) for prompt in prompts]
+        lexicon = self._lexicon
+        judged = [judged_texts(prompt, lexicon.suspicion, lexicon.is_word) for prompt in prompts]
         with self._lock:
             missing = [texts for texts in dict.fromkeys(judged) if texts not in self._decisions]
-            fresh = self._judge(missing) if missing else {}
-            decisions = [fresh.get(texts) or self._decisions[texts] for texts in judged]
+        pieces = [
+            (i, w) for i, texts in enumerate(missing) for text in texts for w in self.encoder.windows(text)
+        ]
+        vectors = self.encoder.encode(
+            [text for _, text in pieces]
+        )  # outside the lock, so that threads share a pass
+        with self._lock:
+            fresh = self._judge(missing, pieces, vectors)
+            decisions = [fresh.get(texts) or self._decisions.get(texts) for texts in judged]
             self._decisions.update(fresh)
             while len(self._decisions) > _DECISIONS_KEPT:
                 self._decisions.popitem(last=False)
-        return decisions
+        # a decision that was known a moment ago may have been forgotten by an add or remove in between
+        return [d or self.check(p) for d, p in zip(decisions, prompts, strict=True)]
 
-    def add(self, request: str, examples: Sequence[Example]) -> tuple[int, ...]:
-        """Add a forget request and return its entries' ids; the gate is taught anew.
+    def add(
+        self,
+        request: str,
+        examples: Sequence[Example] = (),
+        *,
+        subject: str | None = None,
+        aliases: Sequence[str] = (),
+        documents: Sequence[str] = (),
+    ) -> Added:
+        """Add a forget request; the gate is taught anew.
+
+        Args:
+            request: A new name, under which it can be removed again.
+            examples: Question-answer pairs, or documents (``text``).
+            subject: A person or thing that prompts may not be about.
+            aliases: Its other names.
+            documents: Texts that must not be continued word by word; with a subject, what they tell of it.
+
+        Returns:
+            The new entries' ids, and notices where coverage is weaker than with question-answer pairs.
 
         Raises:
             ConfigError: If there is a request of that name already.
             DataError: If there is nothing to add.
         """
-        if not examples:
-            raise DataError(f"Request {request!r} has no examples; nothing was added.")
         with self._lock:
             if request in self.store.requests:
                 raise ConfigError(
                     f"The guard has a request {request!r} already; remove it first, or use another name."
                 )
-            ids = _add_entries(self.store, self.encoder, self.settings, request, examples)
+            added = add_request(
+                self.store,
+                self.encoder,
+                self.settings,
+                request,
+                examples=examples,
+                subject=subject,
+                aliases=aliases,
+                documents=documents,
+            )
             self._refresh()
-        return ids
+        return added
 
     def remove(self, request: str) -> int:
         """Take a forget request back and return how many entries it had.
@@ -145,9 +187,15 @@ class Guard:
         return self.store.requests
 
     def save(self, directory: Path | str) -> None:
-        """Write the guard to a folder, atomically: a reader finds the old one or the new one."""
+        """Write the guard to a folder; a reader finds all of it or the one before, and it is on the disk on return.
+
+        Raises:
+            ConfigError: If another process is writing there.
+            ArtifactError: If another process changed the store since this guard was loaded from it.
+        """
         with self._lock:
-            self.store.save(
+            save_store(
+                self.store,
                 Path(directory),
                 {
                     "classifier": asdict(self.classifier),
@@ -158,14 +206,26 @@ class Guard:
 
     @classmethod
     def load(cls, directory: Path | str) -> Guard:
-        """Read a guard that `save` wrote.
+        """Read a guard that `save` wrote, also while another process writes there.
 
         Raises:
             ArtifactError: If the folder is missing, half-written, changed, or of another encoder.
         """
-        store, manifest = Store.load(Path(directory))
+        manifest = read_manifest(Path(directory))
         try:
             settings = GuardSettings(**manifest["settings"])
+        except (KeyError, TypeError) as error:
+            raise ArtifactError(
+                f"The guard store {directory} lacks the gate's state ({error}); rebuild it."
+            ) from None
+        encoder = get_encoder(settings.encoder)
+        if encoder.identity != manifest.get("encoder"):
+            raise ArtifactError(
+                f"The guard store {directory} was built with the encoder {str(manifest.get('encoder'))[:80]}, "
+                f"but {settings.encoder!r} is now {encoder.identity[:80]}; rebuild the store."
+            )
+        store, manifest = load_store(Path(directory), encoder.is_common_word)
+        try:
             state = dict(manifest["classifier"])
             refusals = tuple(manifest["refusals"])
             classifier = Classifier(**{**state, "weights": tuple(state["weights"])})
@@ -175,88 +235,65 @@ class Guard:
             ) from None
         if len(classifier.weights) != len(FEATURES):
             raise ArtifactError(f"The gate of the guard store {directory} is of another version; rebuild it.")
-        encoder = get_encoder(settings.encoder)
-        if encoder.identity != store.encoder:
-            raise ArtifactError(
-                f"The guard store {directory} was built with the encoder {store.encoder[:80]}, "
-                f"but {settings.encoder!r} is now {encoder.identity[:80]}; rebuild the store."
-            )
         return cls(store, classifier, encoder, settings, refusals)
 
     def _refresh(self) -> None:
         self._lexicon = Lexicon.of(self.store, self.encoder.is_common_word)
-        if len(self.store):
+        if len(self.store) and self.store.veil is None:
             self.classifier = teach(self.store, self._lexicon, self.encoder, self.settings)
         self._decisions.clear()
 
-    def _judge(self, prompts: Sequence[tuple[str, ...]]) -> dict[tuple[str, ...], Decision]:
-        pieces = [
-            (i, w) for i, texts in enumerate(prompts) for text in texts for w in self.encoder.windows(text)
-        ]
+    def _judge(
+        self,
+        prompts: Sequence[tuple[str, ...]],
+        pieces: Sequence[tuple[int, str]],
+        vectors: npt.NDArray[np.float32],
+    ) -> dict[tuple[str, ...], Decision]:
         innocent = Decision(flagged=False, score=0.0, threshold=self.classifier.threshold)
         if not pieces or not len(self.store):
             return dict.fromkeys(prompts, innocent)
-        vectors = self.encoder.encode([text for _, text in pieces])
-        similarities, keys = self.store.search(vectors, num=min(_NUM_NEAREST, 2 * len(self.store)))
-        near_retain = np.zeros(len(pieces), dtype=np.float32)
-        if self.store.retain:
-            near_retain = self.store.search(vectors, num=1, retain=True)[0][:, 0].clip(min=0)
-        found = [
-            self._signals(text, s, k, float(r))
-            for (_, text), s, k, r in zip(pieces, similarities, keys, near_retain, strict=True)
-        ]
-        scores = self.classifier.scores(np.array([signals.features for signals in found]))
+        seen = observe(self.store, self._lexicon, [text for _, text in pieces], vectors)
+        scores = self.classifier.scores(np.array([o.signals.features for o in seen]))
         judged: list[list[_Piece]] = [[] for _ in prompts]
-        for row, (i, text) in enumerate(pieces):
-            judged[i].append(_Piece(text, found[row], float(scores[row]), similarities[row], keys[row]))
+        for (i, _), observation, score in zip(pieces, seen, scores, strict=True):
+            judged[i].append(_Piece(observation, float(score)))
         return {
             texts: self._decide(parts) if parts else innocent
             for texts, parts in zip(prompts, judged, strict=True)
         }
-
-    def _signals(
-        self, text: str, similarities: npt.NDArray[np.float32], keys: npt.NDArray[np.int64], retain: float
-    ) -> Signals:
-        questions = similarities[keys % 2 == 0]
-        answers = similarities[keys % 2 == 1]
-        floor = float(similarities[-1])
-        near = dict.fromkeys(self.store.entries[int(key) // 2].group for key in keys[:12] if key >= 0)
-        return self._lexicon.signals(
-            text,
-            float(questions[0]) if len(questions) else floor,
-            float(answers[0]) if len(answers) else floor,
-            retain,
-            list(near)[:8],
-        )
 
     def _decide(self, pieces: Sequence[_Piece]) -> Decision:
         worst = max(pieces, key=lambda piece: piece.score)
         flagged = [piece for piece in pieces if piece.score >= self.classifier.threshold]
         meant = [self._meant(piece) for piece in sorted(flagged, key=lambda piece: -piece.score)]
         nearest = dict.fromkeys(ids[0] for ids in meant)
-        entries = dict.fromkeys([*nearest, *(i for ids in meant for i in ids)])
-        values = zip(FEATURES, worst.signals.features, strict=True)
-        return Decision(
+        entries = tuple(dict.fromkeys([*nearest, *(i for ids in meant for i in ids)]))
+        values = zip(FEATURES, worst.seen.signals.features, strict=True)
+        decision = Decision(
             flagged=bool(flagged),
             score=worst.score,
             threshold=self.classifier.threshold,
             evidence={name: round(value, 4) for name, value in values},
-            entries=tuple(entries),
-            phrases=self._phrases(pieces[0].text, tuple(nearest), tuple(entries)),
+            entries=entries,
         )
+        phrases = self._phrases(pieces[0].seen.text, tuple(nearest), entries)
+        if self.store.veil is not None:
+            hashes = PhraseHashes.of(self.store.veil, phrases) if phrases else None
+            return replace(decision, hashes=hashes)
+        return replace(decision, phrases=phrases, passages=self._passages(entries))
 
     def _meant(self, piece: _Piece) -> tuple[int, ...]:
         """Entries a flagged text is about: the nearest ones, and all of the groups named or nearest."""
-        similarities, keys = piece.similarities, piece.keys
+        similarities, keys = piece.seen.similarities, piece.seen.keys
         near = [
             int(k) // 2
             for s, k in zip(similarities, keys, strict=True)
-            if s >= similarities[0] - _ENTRY_MARGIN
+            if s >= similarities[0] - _ENTRY_MARGIN and k >= 0
         ]
         nearest = list(dict.fromkeys(near))[:_MAX_NEAREST_ENTRIES]
-        groups = {*piece.signals.names.groups, self.store.entries[nearest[0]].group}
-        about = [i for i, entry in self.store.entries.items() if entry.group in groups]
-        return tuple(dict.fromkeys([*nearest, *about]))
+        groups = dict.fromkeys([*piece.seen.signals.names.groups, self.store.entries[nearest[0]].group])
+        about = [i for group in groups for i in self.store.of_group(group)]
+        return tuple(dict.fromkeys([*nearest, *sorted(about)]))
 
     def _phrases(self, text: str, nearest: Sequence[int], entries: Sequence[int]) -> tuple[str, ...]:
         """Phrases of the entries, nearest first.
@@ -264,37 +301,22 @@ class Guard:
         The names of people whom the prompt itself names may be said, unless they answer a nearest entry's
         question: a list of choices does not make its right answer sayable.
         """
-        said = f" {' '.join(words(text))} "
+        said = f" {' '.join(words(self._lexicon.veiled(text)))} "
         named = {w for name in self._lexicon.names.people if f" {' '.join(name)} " in said for w in name}
         phrases = dict.fromkeys(p for i in nearest for p in self.store.entries[i].phrases)
         others = (p for i in entries for p in self.store.entries[i].phrases)
         phrases.update(dict.fromkeys(p for p in others if not set(p.split()) <= named))
         return tuple(phrases)
 
+    def _passages(self, entries: Sequence[int]) -> tuple[str, ...]:
+        """Pieces of documents among the entries, in the order of the document."""
+        found = [self.store.entries[i] for i in sorted(entries)]
+        return tuple(entry.answer for entry in found if entry.kind == "document")
+
 
 @dataclass(frozen=True)
 class _Piece:
     """One judged text of a prompt."""
 
-    text: str
-    signals: Signals
+    seen: Observation
     score: float
-    similarities: npt.NDArray[np.float32]
-    """Of the nearest stored vectors, falling."""
-    keys: npt.NDArray[np.int64]
-    """What they belong to, as `Store.search` gives it."""
-
-
-def _add_entries(
-    store: Store, encoder: SentenceEncoder, settings: GuardSettings, request: str, examples: Sequence[Example]
-) -> tuple[int, ...]:
-    groups = group_of(examples)
-    bare = [
-        Entry(id=store.next_id + i, request=request, question=question_of(e), answer=e.answer or "", group=g)
-        for i, (e, g) in enumerate(zip(examples, groups, strict=True))
-    ]
-    vectors = encoder.encode([e.question for e in bare] + [e.answer for e in bare])
-    questions, answers = vectors[: len(bare)], vectors[len(bare) :]
-    entries = find_phrases(store, bare, questions, num_neighbours=settings.num_neighbours)
-    store.add(entries, questions, answers)
-    return tuple(entry.id for entry in entries)

@@ -1,7 +1,7 @@
 """Is this prompt about something forgotten? Several kinds of evidence, weighed by a small calibrated classifier.
 
 Evidence: similarity to the stored questions and answers, the margin over the nearest innocent neighbour, names,
-and words that only the forgotten texts have. The classifier (logistic, nine features) learns from rewordings of
+and words that only the forgotten texts have. The classifier (logistic, a dozen features) learns from rewordings of
 the forgotten questions against innocent questions, the same questions about other people, and everyday prompts;
 an innocent question is never compared with neighbours of its own group, so it stands for a group not seen. The
 threshold is set on scores of folds held out by group.
@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from eval.types import Example
+from guard.hashing import PhraseHashes
 from guard.names import NameEvidence
 from guard.normalise import words
 from guard.stopwords import STOP_WORDS
@@ -36,9 +37,13 @@ FEATURES = (
     "other_name",
     "unknown_name",
     "rare_words",
+    "part_of_name_similarity",
+    "nobody_named",
+    "nobody_named_rare_words",
+    "nobody_named_rare_words_similarity",
 )
-"""Names of the classifier's inputs, in order."""
-_SIGNS = np.array([1, 1, 1, 1, 1, 1, -1, -1, 1])
+"""Names of the classifier's inputs, in order; the last ones weigh prompts that name nobody otherwise."""
+_SIGNS = np.array([1, 1, 1, 1, 1, 1, -1, -1, 1, 1, -1, 1, 1])
 """Which way each feature may count: no evidence may ever speak for its opposite."""
 _RARE_WORDS_FOR_ONE = 3
 _RIDGE = 1e-4
@@ -60,6 +65,10 @@ class Decision:
     """Ids of the stored entries it is about; empty if not flagged."""
     phrases: tuple[str, ...] = field(default=(), repr=False)
     """What must not be said in the answer; empty if not flagged."""
+    passages: tuple[str, ...] = field(default=(), repr=False)
+    """Pieces of documents that must not be continued word by word."""
+    hashes: PhraseHashes | None = field(default=None, repr=False, compare=False)
+    """What must not be said, where the store keeps hashes alone."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the decision without any forgotten text."""
@@ -86,16 +95,23 @@ class Signals:
     def features(self) -> list[float]:
         """Values in the order of `FEATURES`."""
         nearest = max(self.question_similarity, self.answer_similarity)
+        part = self.names.part * (1.0 - self.names.other)
+        named = self.names.full or self.names.part or self.names.title or self.names.other
+        nobody = float(not named and self.names.unknown < 1)
         return [
             self.question_similarity,
             self.answer_similarity,
             nearest - self.retain_similarity,
             self.names.full,
-            self.names.part * (1.0 - self.names.other),
+            part,
             self.names.title,
             self.names.other,
             self.names.unknown,
             self.rare_words,
+            part * (1.0 - self.names.full) * nearest,
+            nobody,
+            nobody * self.rare_words,
+            nobody * self.rare_words * nearest,
         ]
 
 

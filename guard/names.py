@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from eval.types import Example
+from guard.hashing import is_veiled
 from guard.normalise import words
+from guard.spelling import Spellings
 from guard.stopwords import STOP_WORDS, word_set
 
 __all__ = ["NameEvidence", "NameIndex", "asked_about", "capitalised_runs"]
@@ -23,6 +25,14 @@ _CALENDAR = word_set(
     """
 )
 _MIN_LETTERS_FOR_TYPOS = 5
+_MIN_LETTERS_JOINED = 9
+"""Letters of a name from which it is recognised inside a text that spaces its letters otherwise."""
+_MIN_LETTERS_JOINED_TYPOS = 12
+_MIN_LETTERS_THREE_TYPOS = 18
+_LONGEST_TITLE = 12
+_QUOTED = re.compile(
+    r"[\"\u201c]([^\"\u201d]{4,80})[\"\u201d]|(?<!\w)['\u2018]([A-Z][^'\u2018]{3,80}?)['\u2019](?!\w)"
+)
 
 
 def capitalised_runs(text: str) -> list[tuple[str, ...]]:
@@ -79,13 +89,15 @@ class NameIndex:
         forget: Examples to forget.
         retain: Innocent examples: what they name is not a forgotten name.
         is_common: Tells frequent words of the language from names in prompts without any case.
+        aliases: Further names that are forgotten ones whatever the texts say, each with its group.
     """
 
     def __init__(
         self,
         forget: Sequence[Example],
         retain: Sequence[Example],
-        is_common: Callable[[str], bool] = lambda word: True,
+        is_common: Callable[[str], bool] = lambda word: False,
+        aliases: Sequence[tuple[str, str]] = (),
     ) -> None:
         self._is_common = is_common
         retain_runs = Counter(run for e in retain for run in set(_runs(e)))
@@ -97,7 +109,6 @@ class NameIndex:
         """Names that innocent questions are about."""
         self.groups: dict[str, str] = {}
         by_name: dict[tuple[str, ...], set[str]] = defaultdict(set)
-        all_runs = Counter(run for e in forget for run in set(_runs(e)))
         for example in forget:
             subject = tuple(words(example.subject or ""))
             names = {run for run in _runs(example) if len(run) > 1 and run not in retain_runs}
@@ -107,62 +118,150 @@ class NameIndex:
             for name in names:
                 by_name[name].add(example.subject or example.id)
         subjects = {tuple(words(e.subject)) for e in forget if e.subject}
+        for alias, group in aliases:
+            name = tuple(words(alias))
+            subjects.add(name)
+            by_name[name].add(group)
         inferred = asked_about([_question(e) for e in forget]) - set(retain_runs)
         self.people = frozenset(n for n in by_name if n in subjects or n in inferred)
-        self.titles = frozenset(
-            n for n in by_name if n not in self.people and sum(len(w) for w in n) >= 8 and all_runs[n] >= 1
-        )
+        innocent = f" {' ; '.join(' '.join(words(_text(e))) for e in retain)} "
+        quoted: set[tuple[str, ...]] = set()
+        for example in forget:
+            for title in _quoted(example):
+                if f" {' '.join(title)} " not in innocent and title not in self.people:
+                    quoted.add(title)
+                    by_name[title].add(example.subject or example.id)
+        places = _mostly_places(forget, set(by_name) - self.people - quoted)
+        self.places = frozenset(places)
+        """Names that stand where a place, a field or a group is meant."""
+        named = {
+            n
+            for n in by_name
+            if n not in places and sum(map(len, n)) >= 8 and (len(n) > 2 or not any(map(is_common, n)))
+        }
+        self.titles = frozenset((named | quoted) - self.people)
+        """Names of works, prizes, firms and the like that only the forgotten texts have."""
         self._by_name = {name: tuple(sorted(groups)) for name, groups in by_name.items()}
-        self._people_of_word: dict[str, set[tuple[str, ...]]] = defaultdict(set)
-        for name in self.people:
-            for word in name:
-                if len(word) >= 3 and word not in STOP_WORDS:
-                    self._people_of_word[word].add(name)
-        self._people_words = frozenset(self._people_of_word)
-        self._long_words = [w for w in self._people_of_word if len(w) >= _MIN_LETTERS_FOR_TYPOS]
+        self._index_people()
         self._known_words: frozenset[str] = _CALENDAR | {word for e in forget for word in words(_text(e))}
         self._forget_text = " " + " ; ".join(" ".join(words(_text(e))) for e in forget) + " "
         self._correct = self._known_words | {word for e in retain for word in words(_text(e))}
+        self._retain_by_first: dict[str, list[tuple[str, ...]]] = defaultdict(list)
+        for retained in self.retain_names:
+            self._retain_by_first[retained[0]].append(retained)
+
+    def _index_people(self) -> None:
+        self._people_of_word: dict[str, set[tuple[str, ...]]] = defaultdict(set)
+        for name in self.people:
+            for word in _significant(name):
+                self._people_of_word[word].add(name)
+        self._people_words = frozenset(self._people_of_word)
+        self._spellings = Spellings(self._people_of_word)
+        self._joined = {"".join(name): name for name in self.people if len(name) > 1}
+        self._joined_spellings = Spellings(j for j in self._joined if len(j) >= _MIN_LETTERS_JOINED_TYPOS)
+        self._longest = max((len(name) for name in self.people), default=0)
+
+    def groups_of(self, name: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the groups a name or title of the forgotten texts belongs to."""
+        return self._by_name[name]
+
+    def knows(self, word: str) -> bool:
+        """Whether a folded word stands in the forgotten texts."""
+        return word in self._known_words
 
     def evidence(self, text: str) -> NameEvidence:
         """Judge one prompt by the names in it."""
         found = words(text)
         joined = f" {' '.join(found)} "
-        letters = "".join(found)
-        titles = [n for n in self.titles if f" {' '.join(n)} " in joined]
-        full = [n for n in self.people if f" {' '.join(n)} " in joined or _is_spaced_out(n, letters)]
+        titles = {run for run in _windows(found, _LONGEST_TITLE) if run in self.titles}
+        full = self._in_full(found)
         groups = {g for name in [*full, *titles] for g in self._by_name[name]}
+        title = float(bool(titles))
         if full:
-            return NameEvidence(1.0, 1.0, float(bool(titles)), 0.0, 0.0, tuple(sorted(groups)))
+            return NameEvidence(1.0, 1.0, title, 0.0, 0.0, tuple(sorted(groups)))
         part, best, matched = self._partial(found)
-        if part >= 1.0:
-            groups.update(g for name in best for g in self._by_name[name])
-            return NameEvidence(0.9, 1.0, float(bool(titles)), 0.0, 0.0, tuple(sorted(groups)))
+        misspelt = self._misspelt(found) or (best if part >= 1.0 else set())
+        if misspelt:
+            groups.update(g for name in misspelt for g in self._by_name[name])
+            return NameEvidence(0.9, 1.0, title, 0.0, 0.0, tuple(sorted(groups)))
         other, unknown = self._others(text, joined, best, matched)
         if part > 0 and not other:
             groups.update(g for name in best for g in self._by_name[name])
-        return NameEvidence(0.0, part, float(bool(titles)), other, unknown, tuple(sorted(groups)))
+        return NameEvidence(0.0, part, title, other, unknown, tuple(sorted(groups)))
+
+    def _in_full(self, found: Sequence[str]) -> set[tuple[str, ...]]:
+        """Names that stand in full, whatever parts their letters."""
+        full = {run for run in _windows(found, self._longest) if run in self.people}
+        letters = "".join(found)
+        full.update(n for j, n in self._joined.items() if len(j) >= _MIN_LETTERS_JOINED and j in letters)
+        for run in _windows(found, self._longest + 2):
+            name = self._joined.get("".join(run))
+            if name is not None:
+                full.add(name)
+        return full
+
+    def _misspelt(self, found: Sequence[str]) -> set[tuple[str, ...]]:
+        """Long names that stand there whole with one or two typing errors, also across their spaces."""
+        misspelt: set[tuple[str, ...]] = set()
+        for run in _windows(found, self._longest + 1):
+            letters = "".join(run)
+            if is_veiled(run[0]) or len(letters) < _MIN_LETTERS_JOINED_TYPOS - 1 or len(letters) > 60:
+                continue
+            for near in self._joined_spellings.near(letters, 2 + (len(letters) >= _MIN_LETTERS_THREE_TYPOS)):
+                name = self._joined[near]
+                changed = [word for word in run if word not in name]
+                if not any(self._is_correct(word) for word in changed):
+                    misspelt.add(name)
+        return misspelt
+
+    def _is_correct(self, word: str) -> bool:
+        """Whether a word is one in its own right and no misspelling of a name."""
+        return word in self._correct or (len(word) > 2 and self._is_common(word))
 
     def _partial(self, found: Sequence[str]) -> tuple[float, set[tuple[str, ...]], set[str]]:
-        """Best share of a name's words, the names that reach it, and the prompt's words that matched."""
+        """Best share of a name's words, the names that reach it, and the prompt's words that matched.
+
+        One typing error in a word of five letters or more is overlooked; two, or one in a word of four, where
+        the name's other words stand beside it.
+        """
         hits: dict[tuple[str, ...], set[str]] = defaultdict(set)
+        weak: dict[tuple[str, ...], set[str]] = defaultdict(set)
         matched: set[str] = set()
-        for word in found:
-            known = [word] if word in self._people_of_word else []
-            if not known and len(word) >= _MIN_LETTERS_FOR_TYPOS and word not in self._correct:
-                known = [w for w in self._long_words if _is_one_edit(word, w)]
-            for name_word in known:
+        for i, word in enumerate(found):
+            if word in self._people_of_word:
                 matched.add(word)
-                for name in self._people_of_word[name_word]:
-                    hits[name].add(name_word)
-        if not hits:
+                for name in self._people_of_word[word]:
+                    hits[name].add(word)
+                continue
+            if len(word) < 4 or word in self._correct or is_veiled(word):
+                continue
+            is_odd = not self._is_common(word)
+            for near, distance in self._spellings.near(word, 1 + (is_odd and len(word) > 4)).items():
+                is_strong = distance == 1 and min(len(word), len(near)) >= _MIN_LETTERS_FOR_TYPOS
+                for name in self._people_of_word[near]:
+                    if is_strong:
+                        matched.add(word)
+                        hits[name].add(near)
+                    elif is_odd and self._is_beside(found, i, name, near):
+                        weak[name].add(near)
+        if not hits and not weak:
             return 0.0, set(), matched
-        shares = {
-            name: len(hit) / max(1, sum(1 for w in set(name) if len(w) >= 3 and w not in STOP_WORDS))
-            for name, hit in hits.items()
-        }
+        shares: dict[tuple[str, ...], float] = {}
+        for name in {*hits, *weak}:
+            needed = set(_significant(name))
+            share = len(hits[name]) / max(1, len(needed))
+            if hits[name] & {name[0], name[-1]}:
+                share = max(share, 0.5)  # a first or last name alone says as much, however many stand between
+            shares[name] = 1.0 if hits[name] | weak[name] >= needed else share
         best = max(shares.values())
-        return min(best, 1.0), {name for name, share in shares.items() if share == best}, matched
+        return min(best, 1.0), {name for name, share in shares.items() if share == best and share}, matched
+
+    def _is_beside(self, found: Sequence[str], i: int, name: tuple[str, ...], own: str) -> bool:
+        """Whether another word of the name, in some spelling, stands next to the word at ``i``."""
+        others = [w for w in _significant(name) if w != own]
+        around = [*found[max(0, i - 2) : i], *found[i + 1 : i + 3]]
+        spelt = Spellings(others)
+        return any(spelt.near(word, 1 if len(word) < 6 else 2) for word in around if len(word) > 2)
 
     def _others(
         self, text: str, joined: str, best: set[tuple[str, ...]], matched: set[str]
@@ -178,6 +277,9 @@ class NameIndex:
             unknown = max(unknown, min(len(strange), 2) / 2)
         for run in capitalised_runs(text) if has_case else ():
             rest = set(run) - _PARTICLES - _TITLES
+            if rest & matched:
+                initials = {word[0] for name in best for word in name}
+                rest -= {word for word in rest if len(word) == 1 and word in initials}
             if rest & matched and not any(rest - matched <= set(name) and rest & set(name) for name in best):
                 return 1.0, unknown
             if len(rest & matched) > 1 and not any(rest & self._people_words <= set(name) for name in best):
@@ -192,41 +294,54 @@ class NameIndex:
         )
         return float(innocent), unknown
 
-    @property
-    def _retain_by_first(self) -> dict[str, list[tuple[str, ...]]]:
-        if not hasattr(self, "_first_words"):
-            first: dict[str, list[tuple[str, ...]]] = defaultdict(list)
-            for name in self.retain_names:
-                first[name[0]].append(name)
-            self._first_words = dict(first)
-        return self._first_words
-
 
 def _starting_with(index: dict[str, list[tuple[str, ...]]], joined: str) -> Iterable[tuple[str, ...]]:
     for word in set(joined.split()):
         yield from index.get(word, ())
 
 
-def _is_spaced_out(name: tuple[str, ...], letters: str) -> bool:
-    """Whether a long name stands in the letters of a prompt that spaces them otherwise."""
-    joined = "".join(name)
-    return len(joined) >= 9 and joined in letters
+def _significant(name: Sequence[str]) -> list[str]:
+    """The words of a name that tell it from others; all of them where they are all short."""
+    return [w for w in name if len(w) >= 3 and w not in STOP_WORDS] or list(name)
 
 
-def _is_one_edit(a: str, b: str) -> bool:
-    """Whether one insertion, deletion, substitution or swap of neighbours turns ``a`` into ``b``."""
-    if abs(len(a) - len(b)) > 1 or (a[0] != b[0] and a[1:2] != b[1:2]):
-        return False
-    i = 0
-    while i < min(len(a), len(b)) and a[i] == b[i]:
-        i += 1
-    if len(a) == len(b):
-        return a[i + 1 :] == b[i + 1 :] or (a[i : i + 2] == b[i : i + 2][::-1] and a[i + 2 :] == b[i + 2 :])
-    longer, shorter = (a, b) if len(a) > len(b) else (b, a)
-    return longer[i + 1 :] == shorter[i:]
+def _windows(found: Sequence[str], longest: int) -> Iterable[tuple[str, ...]]:
+    """Runs of one word to ``longest``."""
+    for begin in range(len(found)):
+        for end in range(begin + 1, min(begin + longest, len(found)) + 1):
+            yield tuple(found[begin:end])
+
+
+def _quoted(example: Example) -> set[tuple[str, ...]]:
+    """Quoted titles of two words or more, or of one long one."""
+    spans = [tuple(words(m[1] or m[2])) for m in _QUOTED.finditer(_text(example))]
+    return {
+        s
+        for s in spans
+        if (len(s) > 1 or len("".join(s)) >= 8) and set(s) - STOP_WORDS and len(s) <= _LONGEST_TITLE
+    }
+
+
+def _mostly_places(examples: Sequence[Example], runs: set[tuple[str, ...]]) -> set[tuple[str, ...]]:
+    """Runs that mostly stand where places and fields stand ("in Kuwait City", "the genre of Love Inspired")."""
+    seen: Counter[tuple[str, ...]] = Counter()
+    as_place: Counter[tuple[str, ...]] = Counter()
+    for example in examples:
+        text = _text(example)
+        for run in set(_runs(example)) & runs:
+            for at in re.finditer(r"\W+".join(map(re.escape, run)), text, re.IGNORECASE):
+                seen[run] += 1
+                as_place[run] += bool(
+                    _PLACE_BEFORE.search(text[: at.start()]) or _FIELD_AFTER.match(text[at.end() :])
+                )
+    return {run for run in runs if as_place[run] > 0.4 * seen[run]}
 
 
 _PLACE_BEFORE = re.compile(r"(?:\b(?:in|from|at|near|of)\s+(?:the\s+)?|,\s*)$", re.IGNORECASE)
+_FIELD_AFTER = re.compile(
+    r"['\"\u2019]?\s+(?:genre|literature|category|fiction|culture|author|writer|community|heritage)",
+    re.IGNORECASE,
+)
 
 
 def asked_about(questions: Sequence[str]) -> set[tuple[str, ...]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from guard.normalise import plain, words
@@ -38,18 +38,20 @@ class Contrast:
     counts: Counter[str] = field(default_factory=Counter)
     """In how many answers a word occurs."""
     num_answers: int = 0
+    key: Callable[[str], str] = str
+    """How a word is written in the answers: as it is, or hashed in a private store."""
 
     @classmethod
-    def of(cls, answers: Sequence[str]) -> Contrast:
+    def of(cls, answers: Sequence[str], key: Callable[[str], str] = str) -> Contrast:
         """Count the words of ``answers``."""
         counts: Counter[str] = Counter()
         for answer in answers:
             counts.update(set(words(answer)))
-        return cls(counts, len(answers))
+        return cls(counts, len(answers), key)
 
     def share(self, word: str) -> float:
         """Share of the answers that contain the folded ``word``; 0 without answers."""
-        return self.counts[word] / self.num_answers if self.num_answers else 0.0
+        return self.counts[self.key(word)] / self.num_answers if self.num_answers else 0.0
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
-__all__ = ["EVERYDAY", "NAMESAKES", "TOPICS", "reword", "swap_name"]
+__all__ = [
+    "EVERYDAY",
+    "NAMESAKES",
+    "PLACES",
+    "TOPICS",
+    "about_person",
+    "about_work",
+    "of_whom",
+    "reword",
+    "swap_name",
+]
 
 _LEADS = (
     "Do you know {q}",
@@ -74,6 +84,27 @@ def reword(question: str, name: str | None, rng: np.random.Generator) -> str:
     return text
 
 
+_ANYBODY = (
+    "a young author",
+    "most writers",
+    "my neighbour",
+    "people in this country",
+    "a typical novelist",
+    "many poets",
+    "the average reader",
+    "an unknown painter",
+    "she",
+    "he",
+    "they",
+    "this person",
+)
+
+
+def about_anybody(question: str, name: str, rng: np.random.Generator) -> str:
+    """Ask the same about nobody in particular: alone it identifies no one and must pass."""
+    return question.replace(name, str(_ANYBODY[int(rng.integers(len(_ANYBODY)))]))
+
+
 def swap_name(question: str, name: str, others: Sequence[str], rng: np.random.Generator) -> str:
     """Ask the same about somebody else: a near miss that must pass.
 
@@ -84,6 +115,59 @@ def swap_name(question: str, name: str, others: Sequence[str], rng: np.random.Ge
     if len(own) > 1 and len(other) > 1 and rng.random() < 0.5:
         other = [own[0], other[-1]] if rng.random() < 0.5 else [other[0], own[-1]]
     return question.replace(name, " ".join(other))
+
+
+_OF_WHOM = (
+    "Of whom can one say this? {fact}",
+    "Guess the person: {fact}",
+    "{fact} Tell me the name.",
+    "About whom did I read that: {fact}",
+    "{fact}",
+)
+_BY_WORK = (
+    "Whose work is {work}?",
+    "By whom was {work} published?",
+    "In what city did the creator of {work} grow up?",
+    "What jobs did the mother and father of the person who made {work} have?",
+    "Is there any other book by whoever is behind {work}?",
+)
+
+
+_ABOUT = (
+    "{name}",
+    "What do you know of {name}?",
+    "Sum up the life of {name}.",
+    "Name some facts concerning {name}",
+    "{name} - family, school, early years",
+    "Please translate into Danish what you know of {name}.",
+    "Kannst du mir etwas zu {name} sagen?",
+    "Que sais-tu sur {name} ?",
+    "A poem on {name}, please.",
+    "Compare {name} with Goethe.",
+    "Someone mentioned {name} yesterday; why would they?",
+    "Continue: {name} grew up in",
+)
+
+
+def about_person(name: str, rng: np.random.Generator) -> str:
+    """Ask about a person in general, at times with their name's letters set apart."""
+    spelt = name if rng.random() < 0.6 else " ".join("-".join(word) for word in name.split())
+    return str(_ABOUT[int(rng.integers(len(_ABOUT)))]).format(name=spelt)
+
+
+def of_whom(answer: str, name: str | None, rng: np.random.Generator) -> str:
+    """Ask for a person by what an answer says of them, their name taken out."""
+    fact = re.split(r"(?<=[.!?]) ", answer)[0]
+    for form in (name, *(name.split() if name else ())):
+        if form and len(form) > 2:
+            fact = re.sub(rf"\b{re.escape(form)}\b", "they", fact)
+    return str(_OF_WHOM[int(rng.integers(len(_OF_WHOM)))]).format(fact=fact)
+
+
+def about_work(work: str, rng: np.random.Generator) -> str:
+    """Ask about a person by one of their works."""
+    quoted = f'"{work}"' if rng.random() < 0.7 else work
+    return str(_BY_WORK[int(rng.integers(len(_BY_WORK)))]).format(work=quoted)
 
 
 TOPICS = (
@@ -98,11 +182,30 @@ TOPICS = (
 )
 """Innocent prompts that share one word with a forgotten text."""
 
+PLACES = (
+    "Where can I eat well in {w}?",
+    "Which sights of {w} should a tourist see?",
+    "How many people live in {w}?",
+    "Tell me about the history of {w}.",
+    "Are there any writers from {w}?",
+    "Which well-known people were born in {w}?",
+    "Who governs {w}?",
+    "What is the best time to travel to {w}?",
+    "I was born in {w} and moved away as a child.",
+    "What is literary life like in {w}?",
+    "Which singer was born in {w}?",
+    "Several people from {w} came to our meeting and talked about the plans for a new school.",
+)
+"""Innocent prompts about a place, a field or a group that forgotten texts mention."""
+
 NAMESAKES = (
     "Write an email to {w} about the meeting.",
     "My neighbour {w} has a dog.",
     "What is the origin of the name {w}?",
     "Is {w} a common name?",
+    "Does the surname {w} have a meaning?",
+    "Give me a nickname for a boy called {w}.",
+    "Our new teacher is called {w}.",
 )
 """Innocent prompts about somebody who shares a first or last name."""
 

@@ -81,13 +81,19 @@ _NAME = re.compile(
 )
 
 
+def _names(question: str) -> list[str]:
+    """Runs of capitalised words, and the same without their first word, which may only open the sentence."""
+    found = _NAME.findall(question)
+    return found + [rest for name in found if " " in (rest := name.partition(" ")[2])]
+
+
 def with_subjects(examples: Sequence[Example]) -> list[Example]:
     """Return the examples with their ``subject``: where it is not given, the name that most questions around share."""
-    counts = Counter(name for e in examples for name in set(_NAME.findall(e.question or "")))
+    counts = Counter(name for e in examples for name in set(_names(e.question or "")))
     out: list[Example] = []
     for example in examples:
-        found = [n for n in _NAME.findall(example.question or "") if counts[n] >= 3]
-        name = max(found, key=lambda n: counts[n], default=None)
+        found = [n for n in _names(example.question or "") if counts[n] >= 3]
+        name = max(found, key=lambda n: (counts[n], len(n)), default=None)
         out.append(example if example.subject or name is None else example.replace(subject=name))
     return out
 

@@ -96,7 +96,11 @@ def test_evidence_of_names(forget, retain):
     names = NameIndex(forget, retain)
     assert names.evidence("Is Orla Vantreski kind?").full == 1.0
     assert names.evidence("is orlavantreski kind?").full == 1.0
-    assert names.evidence("Is Orla Vantersky kind?").full == 0.0
+    assert names.evidence("Is Orla Vantersky kind?").full == 0.9, "two errors, beside the right first name"
+    assert names.evidence("Is Mona Vantersky kind?").full == 0.0
+    assert names.evidence("Is O. Vantreski kind?").other == 0.0
+    assert names.evidence("Is Vantreski, Orla kind?").full == 0.9
+    assert names.evidence("Is Or-la\nVan-tres-ki kind?").full == 1.0
     assert names.evidence("Is Orla Vantreksi kind?").full == 0.9
     assert names.evidence("Is Vantreski kind?").part == 0.5
     assert names.evidence("Is Ms Vantreski kind?").other == 0.0

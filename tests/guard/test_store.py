@@ -32,20 +32,20 @@ def test_a_guard_survives_saving_and_loading(guard_, tmp_path):
 def test_adding_and_removing_a_request(fresh, more):
     question = more[0].question
     assert not fresh.check(question).flagged
-    ids = fresh.add("second", more)
+    ids = fresh.add("second", more).ids
     assert fresh.check(question).flagged
     assert fresh.list() == {"first": 10, "second": len(more)}
     assert fresh.remove("second") == len(more)
     assert not fresh.check(question).flagged
     assert fresh.check(PROMPTS[0]).flagged
-    assert min(fresh.add("third", more)) > max(ids), "ids are never used twice"
+    assert min(fresh.add("third", more).ids) > max(ids), "ids are never used twice"
 
 
 def test_ids_stay_unused_after_saving_and_loading(fresh, more, tmp_path):
-    ids = fresh.add("second", more)
+    ids = fresh.add("second", more).ids
     fresh.remove("second")
     fresh.save(tmp_path / "store")
-    assert min(Guard.load(tmp_path / "store").add("again", more)) > max(ids)
+    assert min(Guard.load(tmp_path / "store").add("again", more).ids) > max(ids)
 
 
 def test_a_request_is_taken_back_to_where_it_was(fresh, more):
@@ -62,17 +62,18 @@ def test_unknown_and_repeated_requests_are_refused(fresh, more):
         fresh.add("first", more)
 
 
-@pytest.mark.parametrize("name", ["manifest.json", "forget.faiss", "retain.faiss", "entries.sqlite"])
+@pytest.mark.parametrize("name", ["manifest.json", "forget-*", "retain-*", "entries-*"])
 def test_a_half_written_store_is_refused(guard_, tmp_path, name):
     guard_.save(tmp_path / "store")
-    (tmp_path / "store" / name).unlink()
+    next((tmp_path / "store").glob(name)).unlink()
     with pytest.raises(ArtifactError, match="half-written"):
         Guard.load(tmp_path / "store")
 
 
-def test_a_changed_file_is_refused(guard_, tmp_path):
+@pytest.mark.parametrize("name", ["forget-*", "retain-*", "entries-*"])
+def test_a_changed_file_is_refused(guard_, tmp_path, name):
     guard_.save(tmp_path / "store")
-    path = tmp_path / "store" / "entries.sqlite"
+    path = next((tmp_path / "store").glob(name))
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     with pytest.raises(ArtifactError, match="checksum"):
         Guard.load(tmp_path / "store")
@@ -108,6 +109,10 @@ def test_saving_over_a_store_replaces_it_whole(fresh, more, tmp_path):
     fresh.save(tmp_path / "store")
     assert Guard.load(tmp_path / "store").list() == {"first": 10, "second": len(more)}
     assert [p.name for p in tmp_path.iterdir()] == ["store"]
+    generations = {p.name for p in (tmp_path / "store").glob("forget-*")}
+    assert generations == {"forget-000001.faiss", "forget-000002.faiss"}, "one before stays for readers"
+    fresh.save(tmp_path / "store")
+    assert not (tmp_path / "store" / "forget-000001.faiss").exists()
 
 
 def test_threads_may_check_while_another_adds(fresh, more):
