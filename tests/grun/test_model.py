@@ -202,6 +202,24 @@ def test_gate_values(make_lm, loud, examples):
         assert not edited.gate(questions).any()
 
 
+@pytest.mark.parametrize("positions", ["last_prompt", "prompt", "all"])
+def test_padding_has_no_say_in_the_gates(positions, make_lm, loud, examples):
+    lm = make_lm()
+    edited = loud(lm, positions=positions)
+    rows = [e.replace(question=q) for e, q in zip(examples, _questions(examples), strict=True)][:4]
+    with torch.no_grad():
+        together = edited.answer_and_gate_logits(_batch(lm, rows))[1]
+        alone = [edited.answer_and_gate_logits(_batch(lm, [row]))[1] for row in rows]
+    torch.testing.assert_close(together, torch.cat(alone, 1), rtol=1e-4, atol=1e-4)
+    ids, mask = pad_left([[5, 6, 7], [8, 9, 10, 11, 12]], 0)
+    for row, width in ((0, 3), (1, 5)):
+        with torch.no_grad(), edited.activate(torch.full((2,), 5), keeps_gates=True) as padded:
+            lm.model(input_ids=ids, attention_mask=mask, position_ids=(mask.cumsum(1) - 1).clamp(min=0))
+        with torch.no_grad(), edited.activate(torch.tensor([width]), keeps_gates=True) as single:
+            lm.model(input_ids=ids[row : row + 1, -width:])
+        torch.testing.assert_close(padded.stacked()[:, row], single.stacked()[:, 0], rtol=1e-3, atol=1e-4)
+
+
 def test_save_and_attach(make_lm, loud, examples, tmp_path):
     lm = make_lm()
     edited = loud(lm)
