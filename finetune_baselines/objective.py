@@ -96,6 +96,7 @@ class RecipeObjective:
                 targets=batch.both.targets[tokens],
                 rows=batch.both.rows[tokens] - rows.start,
                 num_rows=rows.stop - rows.start,
+                num_positions=batch.both.input_ids.shape[1] - 1,
                 reference_token_logps=_known(reference, tokens, logits),
                 # Rows that are not there had no forward: nothing compared with nothing is an exact 0.
                 reference_logits=logits[tokens].detach() if start_logits is None else start_logits,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from eval.errors import ConfigError
 from finetune_baselines.losses import dual_ascent
 from finetune_baselines.objective import RecipeObjective
 from finetune_baselines.recipes import Recipe, TermUse
@@ -33,12 +34,21 @@ class PrimalDualObjective(RecipeObjective):
         recipe: With one retain term and `DualOptions`.
         start: As in `RecipeObjective`.
         seed: As in `RecipeObjective`.
+
+    Raises:
+        ConfigError: If the recipe has no retain term, or several.
     """
 
     def __init__(self, recipe: Recipe, *, start: LanguageModel | None = None, seed: int = 0) -> None:
         super().__init__(recipe, start=start, seed=seed)
         self.constraint = recipe.get(DualOptions)
-        self.retain = next(use for use in recipe.active if use.side == "retain")
+        constrained = [use for use in recipe.active if use.side == "retain"]
+        if len(constrained) != 1:
+            raise ConfigError(
+                f"{recipe.name} bounds one retain loss, but has {len(constrained)} retain terms with a weight; the "
+                "weight is what its multiplier starts at and must be above 0."
+            )
+        self.retain = constrained[0]
         self.dual = self.retain.weight
         self._progress = 0.0
 

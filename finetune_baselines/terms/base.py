@@ -57,6 +57,8 @@ class Answers:
     rows: Tensor
     """Row of each position, counted from 0 within this kind, shape ``(N,)``."""
     num_rows: int
+    num_positions: int = 0
+    """Columns of the padded rows but the first: what published code averages over where it masks nothing."""
     reference_token_logps: Tensor | None = None
     """Answer-token log-probs of the start model, nats, shape ``(N,)``."""
     reference_logits: Tensor | None = None

@@ -61,9 +61,11 @@ class FlatOptions:
 
     divergence: str = "tv"
     """tv, kl, js, pearson or jeffrey."""
+    flat_mean: Literal["answer", "all_positions"] = "answer"
+    """``all_positions``: as published code, divide by all padded positions, so by how much of a row is answer."""
 
     def __post_init__(self) -> None:
-        require_one_of(self, divergence=tuple(losses.DIVERGENCES))
+        require_one_of(self, divergence=tuple(losses.DIVERGENCES), flat_mean=("answer", "all_positions"))
 
 
 def _dpo(loser: Answers, options: DpoOptions, winner: Answers) -> Tensor:
@@ -90,8 +92,13 @@ def _kto(answers: Answers, options: KtoOptions, anchor: Answers) -> Tensor:
 
 
 def _flat(answers: Answers, options: FlatOptions, template: Answers) -> Tensor:
-    good, bad = (side.averaged(side.token_logps.exp()) for side in (template, answers))
-    return losses.flat_loss(good, bad, divergence=options.divergence)
+    def mean_probs(side: Answers) -> Tensor:
+        probabilities = side.token_logps.exp()
+        if options.flat_mean == "all_positions":
+            return side.summed(probabilities) / max(side.num_positions, 1)
+        return side.averaged(probabilities)
+
+    return losses.flat_loss(mean_probs(template), mean_probs(answers), divergence=options.divergence)
 
 
 TERMS = {

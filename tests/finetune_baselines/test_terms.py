@@ -132,6 +132,7 @@ def test_published_variants_are_other_losses(tiny_lm, examples, moved):
         "npo-token": {"token_form": "tnpo"},
         "kl-min": {"kl_mode": "gold_token"},
         "rmu": {"rmu_mask": "answer"},
+        "flat-kl": {"flat_mean": "all_positions"},
         "ce-u": {"skip_tokens": 0},
         "jensun": {"refusal_text": "Unknown to me"},
     }
@@ -289,6 +290,11 @@ def test_pdu_moves_its_dual_variable_after_the_warm_up_and_keeps_it_in_checkpoin
     again = new_objective(recipe)
     again.load_state_dict(objective.state_dict())
     assert again.dual == pytest.approx(10.0)
+
+
+def test_pdu_without_a_retain_term_is_refused(tiny_lm, examples):
+    with pytest.raises(ConfigError, match="pdu bounds one retain loss, but has 0 retain terms"):
+        train(tiny_lm, "pdu", forget=examples[:4], overrides={"retain_weight": 0.0})
 
 
 # --- recipes as data ------------------------------------------------------------------------------------------------
