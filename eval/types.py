@@ -37,8 +37,9 @@ Progress: TypeAlias = Callable[[str, int, int], None]
 class Message(NamedTuple):
     """One turn of a conversation; ``role`` is ``system``, ``user`` or ``assistant``.
 
-    Two roles stand alone and are rendered without any template: ``text`` (running text that the model continues;
-    nothing ends the continuation) and ``prompt`` (a raw prompt whose answer ends like any other).
+    Three roles stand alone and are rendered without any template: ``text`` (running text that the model continues;
+    nothing ends the continuation), ``verbatim`` (likewise, without a space put before what follows) and ``prompt``
+    (a raw prompt whose answer ends like any other).
     """
 
     role: str
@@ -47,7 +48,7 @@ class Message(NamedTuple):
     @property
     def is_prompt(self) -> bool:
         """Whether this turn is what the model is asked: a user's turn, or raw text."""
-        return self.role in ("user", "text", "prompt")
+        return self.role in ("user", "text", "verbatim", "prompt")
 
 
 @dataclass(frozen=True, kw_only=True)

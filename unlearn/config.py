@@ -109,6 +109,8 @@ class EvaluateConfig(BenchmarkConfig, ModelConfig):
     reference: Path | None = None
     seed: int = 0
     max_new_tokens: int | None = Field(default=None, ge=1)
+    lm_eval: str | None = None
+    lm_eval_limit: int | None = Field(default=None, ge=1)
     output_dir: Path | None = None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,8 @@ def evaluate_one(
     reference: Mapping[str, Any] | None = None,
     max_new_tokens: int | None = None,
     seed: int = 0,
+    tasks: Sequence[str] = (),
+    limit: int | None = None,
     progress: Progress | None = None,
 ) -> Report:
     """Evaluate ``lm`` and write ``report.*`` to ``output_dir`` and its log to ``output_dir/model/eval``.
@@ -38,6 +40,8 @@ def evaluate_one(
         reference: A retain model's log, for forget quality and PrivLeak.
         max_new_tokens: Of generation; default: the benchmark's own limits, else 200.
         seed: Of bootstrap intervals.
+        tasks: Of lm-evaluation-harness; their values are named ``lm_eval/<task>/<metric>``.
+        limit: Questions of each such task at most.
         progress: Told what is being done.
     """
     from eval.models import GenerationOptions
@@ -63,7 +67,8 @@ def evaluate_one(
         eval_seconds=cost.seconds,
         peak_memory_mb=cost.peak_memory_mb,
     )
-    results = {"model": {name: result.as_json() for name, result in evaluation.results.items()}}
+    measured = {name: result.as_json() for name, result in evaluation.results.items()}
+    results = {"model": measured | _general_ability(lm, tasks, limit)}
     report = Report(
         kind="evaluate",
         name=output_dir.name,
@@ -82,3 +87,12 @@ def evaluate_one(
     write_json(output_dir / "environment.json", report.environment)
     report.save(output_dir)
     return report
+
+
+def _general_ability(lm: LanguageModel, tasks: Sequence[str], limit: int | None) -> dict[str, dict[str, Any]]:
+    if not tasks:
+        return {}
+    from eval.lm_eval import evaluate_tasks
+
+    values = evaluate_tasks(lm, tasks, limit=limit)
+    return {f"lm_eval/{name}": {"value": value, "ci": None, "n": 0} for name, value in values.items()}

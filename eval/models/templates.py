@@ -127,7 +127,8 @@ class RawTemplate:
     """No template at all: for prompts that a benchmark or a corpus gives as raw text."""
 
     name: str
-    appends_eos: bool
+    appends_eos: bool = False
+    has_gap: bool = True
     add_special_tokens: bool = True
 
     def render(self, messages: Sequence[Message]) -> str:
@@ -135,14 +136,15 @@ class RawTemplate:
         return messages[-1].content
 
     def completion(self, messages: Sequence[Message], answer: str) -> str:
-        """Return the answer, set off by a space where neither side has white space."""
+        """Return the answer, set off by a space where neither side has white space (unless ``has_gap`` is off)."""
         text = messages[-1].content
-        needs_gap = text and not text[-1].isspace() and not answer[:1].isspace()
+        needs_gap = self.has_gap and text and not text[-1].isspace() and not answer[:1].isspace()
         return f" {answer}" if needs_gap else answer
 
 
 _RAW = {
-    "text": RawTemplate("text", appends_eos=False),
+    "text": RawTemplate("text"),
+    "verbatim": RawTemplate("verbatim", has_gap=False),
     "prompt": RawTemplate("prompt", appends_eos=True),
 }
 

@@ -22,6 +22,12 @@ __all__ = ["command"]
     help="A retain model's log (OpenUnlearning *_EVAL.json) or a report of ours: forget quality, PrivLeak.",
 )
 @click.option("--max-new-tokens", type=int, help="Of generation (default 200).")
+@click.option(
+    "--lm-eval",
+    metavar="A,B,...",
+    help="Also tasks of lm-evaluation-harness (extra lm-eval): mmlu,hellaswag.",
+)
+@click.option("--lm-eval-limit", type=int, metavar="N", help="Questions of each such task at most.")
 @click.option("--seed", type=int, help="Of bootstrap intervals (default 0).")
 @click.option(
     "--output-dir", type=click.Path(path_type=Path), help="Default: runs/evaluate-<benchmark>-<model>."
@@ -73,6 +79,8 @@ def command(context: click.Context, /, as_json: bool, **_: object) -> None:
             reference=reference,
             max_new_tokens=config.max_new_tokens,
             seed=config.seed,
+            tasks=[name.strip() for name in (config.lm_eval or "").split(",") if name.strip()],
+            limit=config.lm_eval_limit,
             progress=progress,
         )
     print_report(report, as_json, output_dir)
