@@ -18,7 +18,7 @@ __all__ = ["captured", "decoder_blocks", "restrict_to_recipe"]
 
 
 def decoder_blocks(model: Any) -> tuple[str, nn.ModuleList]:
-    """Return the path and the list of a causal model's decoder blocks.
+    """Return the path and the list of a causal model's decoder blocks, inside its text decoder.
 
     Raises:
         ConfigError: If no list of modules is as long as the text model is deep.

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from torch import nn
 
 from eval.errors import ConfigError
 from eval.models.language_model import LanguageModel
 from eval.types import Progress, UnlearningData
+from finetune_baselines.blocks import decoder_blocks
 from finetune_baselines.parametrization.base import Parametrization, clone, wrapped
 
 __all__ = ["Full", "LastBlocks"]
@@ -72,20 +70,11 @@ class LastBlocks(Full):
         Raises:
             ConfigError: If the model has fewer blocks.
         """
-        path, total = _decoder_blocks(lm.model)
+        path, blocks = decoder_blocks(lm.model)
+        total = len(blocks)
         if not 1 <= self.blocks <= total:
             raise ConfigError(
                 f"last-k with blocks={self.blocks} asked for, but this model has {total} blocks."
             )
         prefixes = tuple(f"{path}.{i}." for i in range(total - self.blocks, total))
         return wrapped(lm, clone(lm.model, lambda name: name.startswith(prefixes)))
-
-
-def _decoder_blocks(model: Any) -> tuple[str, int]:
-    count = int(model.config.get_text_config().num_hidden_layers)
-    for path, module in model.named_modules():
-        if isinstance(module, nn.ModuleList) and len(module) == count:
-            return path, count
-    raise ConfigError(
-        f"No list of {count} decoder blocks was found in {type(model).__name__}; use full or lora."
-    )
