@@ -127,6 +127,7 @@ class RankAllocation:
         self._model = model
         self._part = part
         self._num_steps = 0
+        self._last_allocation = 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
@@ -150,7 +151,10 @@ class RankAllocation:
         Args:
             step: Number of the optimizer step just made, from 0.
         """
-        self._model.base_model.update_and_allocate(step + 1)
+        base = self._model.base_model
+        if not base.rankallocator.exp_avg_ipt and step + 1 == self._last_allocation:
+            base.rankallocator.update_ipt(base.model)  # a run too short to have measured anything before
+        base.update_and_allocate(step + 1)
 
     def tensor_state(self) -> dict[str, Tensor]:
         """Return what a resumed run needs beside the weights: the smoothed importances and the kept directions."""
@@ -183,6 +187,7 @@ class RankAllocation:
         config.total_step = num_steps
         config.tinit = int(self._part.rank_warmup * num_steps)
         config.tfinal = min(int(self._part.rank_final * num_steps), max(0, num_steps - config.tinit - 1))
+        self._last_allocation = num_steps - config.tfinal
 
 
 _AVERAGES = ("ipt", "exp_avg_ipt", "exp_avg_unc")

@@ -15,7 +15,7 @@ RECIPES = (
         paper="arXiv:2408.06621",
         terms=(forget("ihl"), retain("ce")),
         parametrization="fila",
-        paper_settings=TrainSettings(learning_rate=1e-4, epochs=5, batch_size=32, accumulation=16),
+        paper_settings=TrainSettings(learning_rate=1e-4, epochs=5),
         paper_lora=LoraSettings(rank=32, alpha=64.0),
         paper_lora_learning_rate=1e-4,
         scratch={"retain_per_forget": 2},
