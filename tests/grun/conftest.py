@@ -82,6 +82,7 @@ def make_lm(tiny_tokenizer):
 @pytest.fixture
 def loud():
     """Return a function that puts an edit on a model which visibly changes what it writes."""
+    from grun.gate import PhraseGate
     from grun.model import new_edit
 
     def make(lm, *, layers=(0, 1, 2, 3), positions="last_prompt", gate="linear", seed=3):
@@ -92,7 +93,9 @@ def loud():
             edit.bias.data.copy_(torch.randn(edit.bias.shape, generator=generator) * 5)
             if gate == "mlp":
                 edit.gate.biases[-1].data.fill_(3.0)
-            else:
+            elif isinstance(edit.gate, PhraseGate):
+                edit.gate.out_bias.data.fill_(3.0)
+            elif gate == "linear":
                 edit.gate.bias.data.fill_(3.0)
                 edit.gate.weight.data.copy_(torch.randn(edit.gate.weight.shape, generator=generator) * 0.1)
         return edited

@@ -1,5 +1,6 @@
 """The edit on every family of decoder: found by module path, visible, switched off bit for bit, saved and loaded."""
 
+import pytest
 import torch
 
 from eval.models import GenerationOptions
@@ -15,7 +16,8 @@ def _logits(lm, batch):
     return lm.answer_logits(batch)
 
 
-def test_an_edit_lives_on_every_family(family, make_lm, loud, examples, tmp_path):
+@pytest.mark.parametrize(("positions", "gate"), [("last_prompt", "mlp"), ("answer", "phrase")])
+def test_an_edit_lives_on_every_family(family, positions, gate, make_lm, loud, examples, tmp_path):
     lm = make_lm(family)
     path, blocks = decoder_blocks(lm.model)
     assert (path, len(blocks), hidden_size(lm.model)) == (PATHS.get(family, "model.layers"), 4, 32)
@@ -24,7 +26,7 @@ def test_an_edit_lives_on_every_family(family, make_lm, loud, examples, tmp_path
     questions = [row.question for row in rows]
     plain, plain_texts = _logits(lm, batch), lm.generate(questions, SHORT)
 
-    edited = loud(lm, layers=(0, 2), gate="mlp")
+    edited = loud(lm, layers=(0, 2), positions=positions, gate=gate)
     changed, texts = _logits(edited, batch), edited.generate(questions, SHORT)
     assert (changed - plain).abs().max() > 0.1
     assert texts != plain_texts

@@ -54,12 +54,21 @@ def test_the_base_stays_plain_and_off_is_bit_equal(make_lm, loud, examples):
     assert not torch.equal(_logits(edited, batch), before)
 
 
-@pytest.mark.parametrize("positions", ["last_prompt", "prompt", "all"])
+KINDS = [
+    ("last_prompt", "linear"),
+    ("prompt", "mlp"),
+    ("answer", "linear"),
+    ("answer", "phrase"),
+    ("all", "linear"),
+]
+
+
+@pytest.mark.parametrize(("positions", "gate"), KINDS)
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
-def test_every_way_of_generating_agrees(family, positions, make_lm, loud, examples):
+def test_every_way_of_generating_agrees(family, positions, gate, make_lm, loud, examples):
     """Own greedy loop (rows leave the batch), one row at a time, and Hugging Face's loop with odd caches."""
     lm = make_lm(family)
-    edited = loud(lm, positions=positions)
+    edited = loud(lm, positions=positions, gate=gate)
     questions = _questions(examples[:6])
     together = [row.token_ids for row in edited.generate(questions, GREEDY)]
     assert together != [row.token_ids for row in lm.generate(questions, GREEDY)]
@@ -76,9 +85,27 @@ def test_every_way_of_generating_agrees(family, positions, make_lm, loud, exampl
         assert rows == together, options
 
 
-def test_prompt_lookup_decoding_agrees(make_lm, loud, examples):
+@pytest.mark.parametrize(("positions", "gate"), KINDS)
+def test_beams_need_no_cache_to_agree(positions, gate, make_lm, loud, examples):
+    """Beams are reordered in the cache, held gates with them; without a cache everything is computed anew."""
     lm = make_lm()
-    edited = loud(lm)
+    edited = loud(lm, positions=positions, gate=gate)
+    prompts = encode_prompts(
+        lm.tokenizer, lm.template, [(Message("user", q),) for q in _questions(examples[:4])]
+    )
+    ids, mask = pad_left(prompts, 0)
+    arguments = {"attention_mask": mask, "max_new_tokens": 8, "num_beams": 3, "do_sample": False}
+    with torch.no_grad():
+        found = [edited.huggingface().generate(ids, use_cache=uses, **arguments) for uses in (True, False)]
+        plain = lm.model.generate(ids, **arguments)
+    assert torch.equal(*found)
+    assert found[0].shape != plain.shape or not torch.equal(found[0], plain)
+
+
+@pytest.mark.parametrize(("positions", "gate"), KINDS)
+def test_prompt_lookup_decoding_agrees(positions, gate, make_lm, loud, examples):
+    lm = make_lm()
+    edited = loud(lm, positions=positions, gate=gate)
     question = examples[0].question
     expected = edited.generate([question], GREEDY)[0].token_ids
     ids = torch.tensor(encode_prompts(lm.tokenizer, lm.template, [(Message("user", question),)]))
@@ -113,9 +140,10 @@ def test_prompts_run_once_give_the_same_scores(make_lm, loud, examples):
     torch.testing.assert_close(shared, whole, rtol=1e-3, atol=1e-4)
 
 
-def test_plain_and_edited_rows_share_a_batch(make_lm, loud, examples):
+@pytest.mark.parametrize(("positions", "gate"), KINDS)
+def test_plain_and_edited_rows_share_a_batch(positions, gate, make_lm, loud, examples):
     lm = make_lm()
-    edited = loud(lm)
+    edited = loud(lm, positions=positions, gate=gate)
     batch = _batch(
         lm, [e.replace(question=q) for e, q in zip(examples, _questions(examples), strict=True)][:4]
     )
@@ -202,10 +230,10 @@ def test_gate_values(make_lm, loud, examples):
         assert not edited.gate(questions).any()
 
 
-@pytest.mark.parametrize("positions", ["last_prompt", "prompt", "all"])
-def test_padding_has_no_say_in_the_gates(positions, make_lm, loud, examples):
+@pytest.mark.parametrize(("positions", "gate"), KINDS)
+def test_padding_has_no_say_in_the_gates(positions, gate, make_lm, loud, examples):
     lm = make_lm()
-    edited = loud(lm, positions=positions)
+    edited = loud(lm, positions=positions, gate=gate)
     rows = [e.replace(question=q) for e, q in zip(examples, _questions(examples), strict=True)][:4]
     with torch.no_grad():
         together = edited.answer_and_gate_logits(_batch(lm, rows))[1]

@@ -201,7 +201,7 @@ def test_save_keeps_what_is_there_and_survives_an_interruption(
     lm = make_lm()
     stack = EditStack(lm)
     stack.add("Request 1: Jane/Doe", loud(lm, seed=3))
-    stack.add("../evil", loud(lm, seed=4, gate="mlp"))
+    stack.add("../evil", loud(lm, seed=4, gate="phrase", positions="answer"))
     stack.save(tmp_path / "stack")
     folders = sorted((tmp_path / "stack" / "edits").iterdir())
     assert len(folders) == 2
