@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
 from eval.models.forward import evaluating
-from eval.types import Batch
+from eval.types import Batch, Message
 from finetune_baselines.batches import PairBatch, take_rows
 from finetune_baselines.blocks import captured, decoder_blocks
 from finetune_baselines.perturbation import Perturbation
@@ -101,7 +102,7 @@ class RecipeObjective:
                 # Rows that are not there had no forward: nothing compared with nothing is an exact 0.
                 reference_logits=logits[tokens].detach() if start_logits is None else start_logits,
                 hidden=_hidden(states[0], batch.both, rows, start_hidden) if states else None,
-                tokenize=lambda text: list(lm.tokenizer(text, add_special_tokens=False)["input_ids"]),
+                tokenize=partial(_answer_tokens, lm, batch.both.messages[0]),
                 seed=self.seed,
             )
         return out
@@ -155,6 +156,13 @@ def _known(reference: Tensor | None, tokens: slice, logits: Tensor) -> Tensor | 
     if reference is not None:
         return reference[tokens]
     return None if tokens.stop > tokens.start else logits.new_zeros(0)
+
+
+def _answer_tokens(lm: LanguageModel, messages: tuple[Message, ...], text: str) -> list[int]:
+    """Return the tokens of ``text`` as an answer begins: after the template's gap, without an end of turn."""
+    completion = lm.template.completion(messages, text)
+    beginning = completion[: completion.find(text) + len(text)] if text in completion else text
+    return list(lm.tokenizer(beginning, add_special_tokens=False)["input_ids"])
 
 
 def _hidden(states: Tensor, batch: Batch, rows: slice, start: Tensor | None) -> Hidden:

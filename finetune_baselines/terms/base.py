@@ -65,7 +65,7 @@ class Answers:
     """Of the start model, shape ``(N, V)``."""
     hidden: Hidden | None = None
     tokenize: Callable[[str], list[int]] | None = None
-    """The tokenizer, without special tokens: for a target text that no row holds."""
+    """Tokens of a text as an answer begins, without special tokens: for a target that no row holds."""
     seed: int = 0
     """Of the run: for what is drawn once and then fixed."""
 

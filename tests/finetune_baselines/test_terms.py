@@ -1,5 +1,6 @@
 """Every recipe's terms on one batch: what they are at the start model, what may not change them, what they need."""
 
+import copy
 import math
 from dataclasses import fields, replace
 
@@ -7,12 +8,13 @@ import pytest
 import torch
 
 from eval.errors import ConfigError, DataError
+from eval.models import LanguageModel
 from eval.types import UnlearningData
 from finetune_baselines import RECIPES, TrainSettings, train
 from finetune_baselines.batches import collate_pairs, encode_rows
 from finetune_baselines.blocks import captured, decoder_blocks
 from finetune_baselines.forget_answers import ANSWERS
-from finetune_baselines.losses import rmu_direction
+from finetune_baselines.losses import js_to_token_loss, rmu_direction
 from finetune_baselines.objective import RecipeObjective, new_objective
 from finetune_baselines.recipes import TUNABLE, LoraSettings, Recipe
 from finetune_baselines.recipes.base import forget, retain
@@ -105,10 +107,6 @@ def test_micro_batches_weighted_by_their_share_sum_to_the_whole(tiny_lm, example
 
 
 def _frozen(lm):
-    import copy
-
-    from eval.models import LanguageModel
-
     return LanguageModel(copy.deepcopy(lm.model), lm.tokenizer)
 
 
@@ -145,6 +143,22 @@ def test_published_variants_are_other_losses(tiny_lm, examples, moved):
             for recipe in (RECIPES[name], RECIPES[name].changed(change))
         ]
         assert values[0] != pytest.approx(values[1], rel=1e-4), name
+
+
+@pytest.mark.parametrize(("template", "gap"), [("auto", ""), ("Question: {question}\nAnswer:", " ")])
+def test_jensun_wants_the_refusal_as_an_answer_begins(tiny_lm, examples, template, gap):
+    """The text's tokens in a circle, after the template's own space, from the first position of each row."""
+    lm = LanguageModel(tiny_lm.model, tiny_lm.tokenizer, template=template)
+    ids = lm.tokenizer(f"{gap}No idea", add_special_tokens=False)["input_ids"]
+    batch = _batch(lm, RECIPES["jensun"], examples[:2], examples[2:3])
+    count = batch.num_forget_tokens
+    wanted = [ids[t % len(ids)] for length in batch.lengths[:2].tolist() for t in range(length)]
+    with torch.no_grad():
+        logits = lm.answer_logits(batch.both)[:count]
+    expected = js_to_token_loss(logits, torch.tensor(wanted)).item()
+    assert _values(lm, batch, RECIPES["jensun"], start=lm)["forget_jensun"] == pytest.approx(
+        expected, rel=1e-6
+    )
 
 
 def test_the_batch_mean_level_is_the_loss_of_one_mean(tiny_lm, examples, moved):
