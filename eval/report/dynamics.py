@@ -89,7 +89,8 @@ def dynamics_sections(
         if role(run.method) == "method" and measured.get(run.method)
     ]
     sections = []
-    for picture in _PICTURES:
+    pictures = (*_PICTURES, *_benchmark_pictures(drawn))
+    for picture in pictures:
         lines = [_line(run, records, picture.metric) for run, records in drawn]
         lines = [line for line in lines if line["x"]]
         if lines:
@@ -106,7 +107,35 @@ def dynamics_sections(
                     guides=[] if level is None else [guide],
                 )
             )
-    return [*sections, _table(drawn)] if sections else []
+    return [*sections, _table(drawn, pictures)] if sections else []
+
+
+def _benchmark_pictures(drawn: Sequence[tuple[RunInfo, Records]]) -> list[_Picture]:
+    """Return a picture for each metric that a benchmark other than TOFU's kind opens, LUME's twelve terms included."""
+    from eval.metrics.composites import LUME_TERMS
+    from eval.metrics.info import METRICS_INFO
+
+    measured = dict.fromkeys(name for _, records in drawn for record in records for name in record["values"])
+    if "model_utility" in measured:
+        return []
+    pictures = []
+    for name in measured:
+        info = METRICS_INFO.get(name)
+        if info is not None and (info.column or name in LUME_TERMS):
+            better = f" ({info.direction} is better)" if info.direction in ("higher", "lower") else ""
+            guide = "target" if info.direction == "higher" else "oracle"
+            label = name.replace("_", " ")
+            pictures.append(
+                _Picture(
+                    f"dynamics-{name.replace('_', '-')}",
+                    f"{label[0].upper()}{label[1:]} against steps",
+                    name,
+                    f"{label}{better}",
+                    info.measures,
+                    guide,
+                )
+            )
+    return pictures
 
 
 def _line(run: RunInfo, records: Records, metric: str) -> dict[str, Any]:
@@ -120,15 +149,17 @@ def _line(run: RunInfo, records: Records, metric: str) -> dict[str, Any]:
     }
 
 
-def _table(drawn: Sequence[tuple[RunInfo, Records]]) -> Section:
+def _table(drawn: Sequence[tuple[RunInfo, Records]], pictures: Sequence[_Picture]) -> Section:
+    measured = {name for _, records in drawn for record in records for name in record["values"]}
+    pictures = [picture for picture in pictures if picture.metric in measured]
     columns = [
         {"key": "method", "label": "Method"},
         {"key": "step", "label": "Step"},
-        *({"key": p.metric, "label": p.label.partition(" (")[0], "digits": 3} for p in _PICTURES),
+        *({"key": p.metric, "label": p.label.partition(" (")[0], "digits": 3} for p in pictures),
     ]
     rows = [
         {"method": run.title, "step": record["step"]}
-        | {picture.metric: record["values"].get(picture.metric) for picture in _PICTURES}
+        | {picture.metric: record["values"].get(picture.metric) for picture in pictures}
         for run, records in drawn
         for record in records
     ]
