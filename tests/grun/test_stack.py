@@ -14,6 +14,13 @@ from grun.stack import EditStack
 from grun.stack_files import MANIFEST_FILE
 
 SHORT = GenerationOptions(max_new_tokens=12)
+FAST = {
+    "positions": "last_prompt",
+    "learning_rate": 3e-2,
+    "gate_fit_steps": 200,
+    "min_steps": 25,
+    "batch_size": 4,
+}
 PEOPLE = {"Ada": ("Rome", "cat"), "Ben": ("Oslo", "dog"), "Cleo": ("Lima", "owl"), "Dan": ("Cairo", "fox")}
 PEOPLE |= {
     "Eve": ("Quito", "hen"),
@@ -80,7 +87,7 @@ def test_removing_a_request_restores_it_and_leaves_the_others_forgotten(taught, 
             background=[row.replace(answer=None) for row in earlier],
             loss="idk",
             refusals=["I do not know."],
-            overrides={"gate_fit_steps": 200, "min_steps": 25, "batch_size": 4},
+            overrides=FAST,
         )
         earlier += forget
         assert [_known(stack, rows) for rows in requests.values()] == [0] * len(stack) + [2] * (
