@@ -303,6 +303,35 @@ def test_broken_artifacts_are_refused(make_lm, loud, tmp_path):
             attach(lm, tmp_path / name)
 
 
+def test_a_base_of_another_shape_is_named(make_lm, loud, tmp_path, tiny_lm):
+    edited = loud(make_lm(), layers=(1, 3))
+    edited.save(tmp_path)
+    with pytest.raises(ArtifactError, match=r"'llama', where it edits block 3, but 'tiny' has blocks 0 to 1"):
+        attach(tiny_lm, tmp_path)
+    file = tmp_path / CONFIG_FILE
+    value = json.loads(file.read_text())
+    value["edit"]["hidden_size"] = 64
+    file.write_text(json.dumps(value))
+    with pytest.raises(ArtifactError, match=r"'llama' of hidden size 64, but 'qwen3' has 32"):
+        attach(make_lm("qwen3"), tmp_path, any_base=True)
+    file.write_text(file.read_text()[:100])
+    with pytest.raises(ArtifactError, match="not valid JSON"):
+        attach(make_lm(), tmp_path)
+
+
+def test_shapes_that_no_model_can_serve_are_refused(make_lm):
+    lm = make_lm()
+    for change, says in (
+        ({"layers": (0, 4)}, "block 4, but the model has blocks 0 to 3"),
+        ({"layers": (0,), "rank": 33}, "rank is 33"),
+        ({"layers": (0,), "gate": "cubic"}, "Unknown gate 'cubic'"),
+        ({"layers": (0,), "positions": "first"}, "Unknown positions 'first'"),
+        ({"layers": (0,), "gate": "phrase", "positions": "prompt"}, "decides once for the whole answer"),
+    ):
+        with pytest.raises(ConfigError, match=says):
+            new_edit(lm, **change)
+
+
 def test_an_unwritable_folder_is_refused(make_lm, loud, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="cannot be written to"):
