@@ -4,6 +4,7 @@ Text is compared in folded form: letters and digits only, with the places where 
 where its letters stand in a row, beginning at a word's beginning and ending at a word's end; spacing and
 punctuation between do not count, so ``K a r a c h i`` and ``kara-chi`` match ``Karachi``, ``Karachiites`` does not.
 A long phrase (`LONG` letters) matches inside a word too, where only a text that was bent around the ban has it.
+Phrases match spelt backwards as well.
 
 A token is banned when, after it, a phrase would be complete, or when it commits to the phrase's last word: a
 fragment of that word which is not a word of its own and already gives most of it away. Banning the commitment
@@ -26,6 +27,9 @@ __all__ = ["Matcher", "PhraseSet"]
 
 LONG = 8
 """Letters from which a phrase is told apart even when other letters stand directly before it."""
+
+REVERSED_FROM = 5
+"""Letters from which a phrase is banned spelt backwards too: of shorter ones ordinary words come out."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,9 @@ class Matcher:
             folded = fold(phrase)
             commit = commit_point(folded)
             targets[folded.letters] = min(commit, targets.get(folded.letters, commit))
+        for letters in [*targets]:
+            if len(letters) >= REVERSED_FROM and letters.isalpha():
+                targets.setdefault(letters[::-1], len(letters))
         self._targets = targets
         self._lengths = sorted({len(letters) for letters in targets})
         self._reach = max(self._lengths, default=0)

@@ -44,7 +44,7 @@ class Nearness:
 
 
 class SoftMatch:
-    """Finds words near forbidden ones. Opt-in: building the lexicon takes seconds to a minute, once for a tokenizer.
+    """Finds words near forbidden ones. Opt-in: building the lexicon takes minutes on a CPU, once for a tokenizer.
 
     Args:
         encoder: A sentence encoder, such as ``guard.encoder`` of a `Guard`.

@@ -169,6 +169,15 @@ def test_every_variant_of_a_word_is_banned(matcher, tokenizer, before, word):
         assert banned_at(matcher, ids)
 
 
+def test_a_phrase_spelt_backwards_is_banned_at_its_end(tiny_tokenizer):
+    matcher = Matcher(PhraseSet(("brelmouth", "rome", "1961", "12 may 1961")), vocabulary(tiny_tokenizer))
+    ids = tiny_tokenizer(" h-t-u-o-m-l-e-r-b")["input_ids"]
+    assert banned_at(matcher, ids) == [len(ids) - 1]
+    assert matcher.matches("It reads HTUOMLERB.")
+    for other in (" emor", " 1691", " htuomle is"):
+        assert banned_at(matcher, tiny_tokenizer(other)["input_ids"]) == []
+
+
 def test_an_empty_phrase_is_refused():
     with pytest.raises(ConfigError, match="letter or digit"):
         PhraseSet(("…",))
