@@ -12,7 +12,7 @@ from guard.verbatim import NUM_WORDS
 
 BOOK = (
     "The miller of Harrowgate kept seven lanterns on the weir, and each one burned a different oil. When the river "
-    "rose he lit them from the east, so that the barges knew which arch was safe, and when it fell he let them die in turn "
+    "rose he lit them from the east, so the barges knew which arch was safe, and when it fell he let them die in turn "
 ) + " ".join(
     f"On day {i} the ferryman {i * 7} counted barge {i * 3} twice before breakfast." for i in range(60)
 )

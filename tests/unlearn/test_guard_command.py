@@ -1,0 +1,133 @@
+"""``unlearn guard`` as a user types it: build, look, add, remove, verify, check, and what is refused."""
+
+import json
+
+import pytest
+
+
+@pytest.fixture
+def store(run, project, tmp_path):
+    folder = tmp_path / "store"
+    ran = run(
+        "guard",
+        "build",
+        "--benchmark",
+        f"jsonl:{project.forget}",
+        "--retain-file",
+        project.retain,
+        "--store",
+        folder,
+        "--json",
+    )
+    assert ran.code == 0, ran.err
+    assert json.loads(ran.out)["num_entries"] == 4
+    return folder
+
+
+def as_json(ran):
+    assert ran.code == 0, ran.err
+    return json.loads(ran.out)
+
+
+def refused(ran, *fragments):
+    assert ran.code == 2, ran
+    assert ran.out == ""
+    assert "Traceback" not in ran.err
+    for fragment in fragments:
+        assert fragment in ran.err
+
+
+def test_a_guard_lives_through_its_commands(run, store, project, tmp_path):
+    questions = [json.loads(line)["question"] for line in project.forget.read_text().splitlines()]
+    decision = as_json(run("guard", "check", questions[0], "--store", store, "--json"))
+    assert set(decision) >= {"flagged", "score", "evidence", "entries"}
+    assert decision["flagged"]
+    assert 1 in decision["entries"]
+    both = as_json(
+        run("guard", "check", questions[0], "What is the capital of Norway?", "--guard", store, "--json")
+    )
+    assert [d["flagged"] for d in both] == [True, False]
+
+    page = tmp_path / "page.txt"
+    page.write_text("Jane Roewick keeps bees in Quillmarsh, where nobody visits her. " * 3)
+    added = as_json(
+        run(
+            "guard",
+            "add",
+            "r2",
+            "--subject",
+            "Jane Roewick",
+            "--alias",
+            "J. Quistgard",
+            "--document",
+            page,
+            "--store",
+            store,
+            "--json",
+        )
+    )
+    assert len(added["ids"]) == 3
+    assert "weakly" in added["notices"][0]
+    assert as_json(run("guard", "check", "What did J. Quistgard do?", "--store", store, "--json"))["flagged"]
+    listed = as_json(run("guard", "list", "--store", store, "--json"))
+    assert listed == [{"request": "request-1", "num_entries": 4}, {"request": "r2", "num_entries": 3}]
+    assert as_json(run("guard", "remove", "r2", "--store", store, "--json")) == {
+        "request": "r2",
+        "num_removed": 3,
+    }
+    verified = as_json(run("guard", "verify", "--store", store, "--json"))
+    assert verified["ok"]
+    assert verified["requests"] == {"request-1": 4}
+    assert verified["generation"] == 3
+
+    chat = tmp_path / "chat.json"
+    chat.write_text(
+        json.dumps([{"role": "system", "content": questions[0]}, {"role": "user", "content": "Hello!"}])
+    )
+    assert not as_json(run("guard", "check", "--chat", chat, "--store", store, "--json"))["flagged"]
+
+    text = run("guard", "check", questions[0], "--store", store)
+    assert text.out.startswith("flagged: score ")
+    assert "entries: " in text.out
+    assert "is whole" in run("guard", "verify", "--store", store).out
+
+
+def test_bad_input_is_refused_in_one_sentence(run, store, project, tmp_path):
+    nowhere = tmp_path / "nowhere"
+    for words in (("list",), ("verify",), ("check", "Hi"), ("add", "x", "--subject", "Y"), ("remove", "x")):
+        refused(run("guard", *words, "--store", nowhere), "There is no guard store")
+    assert not nowhere.exists()
+    refused(run("guard", "remove", "request-9", "--store", store), "no request 'request-9'", "request-1")
+    refused(run("guard", "add", "request-1", "--subject", "Y", "--store", store), "already")
+    refused(run("guard", "add", "new", "--store", store), "no examples, no subject and no document")
+    refused(run("guard", "add", "new", "--document", nowhere, "--store", store), "cannot be read")
+    (tmp_path / "chat.json").write_text('{"role": "user"}')
+    refused(run("guard", "check", "--chat", tmp_path / "chat.json", "--store", store), "list of messages")
+    refused(
+        run("guard", "build", "--benchmark", f"jsonl:{project.forget}", "--store", store),
+        "already",
+        "--replace",
+    )
+    refused(
+        run(
+            "guard",
+            "build",
+            "--benchmark",
+            f"jsonl:{project.forget}",
+            "--false-positive-rate",
+            "2",
+            "--store",
+            nowhere,
+        ),
+        "between 0 and 0.5",
+    )
+    index = next(store.glob("forget-*"))
+    index.write_bytes(index.read_bytes()[:-8])
+    refused(run("guard", "verify", "--store", store), "checksum")
+    refused(run("guard", "check", "Hi", "--store", store), "checksum")
+
+
+def test_help_names_the_commands_with_examples(run):
+    text = run("guard", "--help").out
+    for word in ("build", "add", "remove", "list", "verify", "check", "unlearn guard check", "suppresses"):
+        assert word in text
