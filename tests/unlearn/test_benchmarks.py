@@ -1,0 +1,163 @@
+"""Every benchmark on the command line: evaluated with a small model, compared from nothing, refused when broken."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from eval.data import muse
+
+HEADLINES = {
+    "muse:mini": ("forget_verbmem_ROUGE", "retain_knowmem_ROUGE", "privleak", "mia_gradnorm"),
+    "wmdp:mini": ("wmdp_mini_acc", "mmlu_acc"),
+    "lume:mini": ("lume_task_aggregate", "lume_final_score"),
+    "tdec:mini": ("forget_EL10", "forget_MA", "unseen_MA"),
+    "rwku:mini": ("forget_level3_role_playing_recall", "neighbor_level2_recall"),
+    "text:mini": ("forget_continuation_BLEU", "retain_perplexity", "forget_knowledge_ROUGE"),
+}
+
+
+@pytest.mark.parametrize("name", ["wmdp:mini", "muse:mini"])
+def test_evaluate_reports_the_benchmarks_own_columns(run, project, tmp_path, name):
+    out = tmp_path / "out"
+    ran = run(
+        "evaluate",
+        "--model",
+        project.model,
+        "--benchmark",
+        name,
+        "--max-new-tokens",
+        "3",
+        "--output-dir",
+        out,
+        "--json",
+    )
+    assert ran.code == 0, ran.err
+    results = json.loads(ran.out)["results"]["model"]
+    for metric in HEADLINES[name]:
+        assert results[metric]["value"] is not None, metric
+    page = (out / "report.md").read_text()
+    assert {"wmdp:mini": "WMDP mini", "muse:mini": "VerbMem"}[name] in page
+    assert (out / "model" / "eval" / "samples.md").read_text().startswith("# Samples")
+    ran = run("metrics", "recompute", out)
+    values = json.loads(ran.out)
+    assert {metric: results[metric]["value"] for metric in HEADLINES[name]} == {
+        metric: values[metric] for metric in HEADLINES[name]
+    }
+
+
+def _muse_folder(folder: Path) -> Path:
+    for (config, split), rows in muse.miniature(0).items():
+        (folder / config).mkdir(parents=True, exist_ok=True)
+        path = folder / config / f"{split}.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def _refused(ran, *fragments: str) -> None:
+    assert (ran.code, ran.out) == (2, ""), ran
+    assert "Traceback" not in ran.err
+    (line,) = [line for line in ran.err.splitlines() if line.startswith("Error: ")]
+    for fragment in fragments:
+        assert fragment in line
+
+
+def test_broken_benchmark_folders_are_refused(run, project, tmp_path):
+    folder = _muse_folder(tmp_path / "muse")
+    flags = ("evaluate", "--model", project.model, "--benchmark", "muse:news", "--data-dir", folder)
+    questions = folder / "knowmem" / "forget_qa.jsonl"
+    questions.write_text(questions.read_text()[:-25])
+    _refused(run(*flags), "forget_qa.jsonl, line 40 is not valid JSON")
+    questions.unlink()
+    _refused(run(*flags), "no split 'knowmem/forget_qa'", "huggingface.co/datasets/muse-bench/MUSE-News")
+    _refused(run(*flags[:-1], tmp_path / "none"), "no data folder", "--data-dir")
+    _refused(run("evaluate", "--model", project.model, "--benchmark", "lume"), "not on the hub", "--data-dir")
+
+
+def test_a_reference_of_other_rows_or_with_nan_is_refused(run, project, tmp_path):
+    log = tmp_path / "TOFU_EVAL.json"
+    flags = ("evaluate", "--model", project.model, "--benchmark", "muse:mini", "--reference", log)
+    entry = {
+        "agg_value": 0.5,
+        "value_by_index": {"0": {"rougeL_f1": 0.5, "ground_truth": "x", "generation": "x"}},
+    }
+    log.write_text(json.dumps({"forget_Q_A_ROUGE": entry}))
+    _refused(run(*flags), "holds none of what muse:mini asks", "another benchmark")
+    log.write_text(json.dumps({"forget_knowmem_ROUGE": entry}))
+    _refused(run(*flags), "1 rows of forget_knowmem_ROUGE", "40")
+    entry["value_by_index"]["0"]["rougeL_f1"] = float("nan")
+    log.write_text(json.dumps({"forget_knowmem_ROUGE": entry}))
+    _refused(run(*flags), "forget_knowmem_ROUGE, row 0", "nan")
+
+
+def test_metrics_are_explained_with_direction_limits_traps_and_formula(run):
+    out = run("metrics", "explain", "overall_score").out
+    assert "formula: HM(memorization_score, privacy_score, utility_score)" in out
+    out = run("metrics", "explain", "wmdp_cyber_acc").out
+    for fragment in ("direction: lower", "floor: 0.25: chance", "ceiling: 1", "traps:"):
+        assert fragment in out
+    assert "formula" not in out
+    names = {info["name"] for info in json.loads(run("metrics", "--json").out)}
+    assert {"forget_EL10", "lume_final_score", "forget_clean_text"} <= names
+
+
+def test_every_metric_a_benchmark_measures_is_explained(tiny_lm):
+    from eval.data import load_benchmark
+    from eval.metrics import METRICS_INFO
+    from eval.models import GenerationOptions
+    from eval.runner import evaluate
+
+    for name in HEADLINES:
+        done = evaluate(
+            tiny_lm, load_benchmark(name), options=GenerationOptions(max_new_tokens=1), gradnorm=False
+        )
+        for metric in done.results:
+            assert METRICS_INFO[metric].measures, (name, metric)
+        assert set(HEADLINES[name]) <= set(done.results)
+
+
+def test_benchmarks_lists_every_family(run):
+    from eval.data import BENCHMARKS
+
+    listed = {re.split(r"[:\[]", row["name"])[0] for row in json.loads(run("benchmarks", "--json").out)}
+    assert listed == set(BENCHMARKS)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("name", HEADLINES)
+def test_compare_runs_from_nothing(tmp_path, name):
+    unlearn = str(Path(sys.executable).parent / "unlearn")
+    command = [
+        unlearn,
+        "compare",
+        "--benchmark",
+        name,
+        "--model",
+        "scratch:tiny",
+        "--methods",
+        "graddiff",
+        "--json",
+    ]
+    environment = {**os.environ, "UNLEARN_CACHE": str(tmp_path / "cache")}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    results = json.loads(done.stdout)["results"]
+    for metric in HEADLINES[name]:
+        assert results["graddiff"][metric]["value"] is not None, metric
+    knows, never_saw = (results[who] for who in ("target", "oracle"))
+    telling = {
+        "muse:mini": "forget_knowmem_ROUGE",
+        "wmdp:mini": "wmdp_mini_acc",
+        "lume:mini": "forget_Task2_knowledge",
+        "tdec:mini": "forget_MA",
+        "rwku:mini": "forget_level2_recall",
+        "text:mini": "forget_knowledge_ROUGE",
+    }[name]
+    assert knows[telling]["value"] > never_saw[telling]["value"] + 0.2
