@@ -40,7 +40,7 @@ def judged_texts(
     refers back ("where was she born?"), the last user turns together. Of very many sentences the most suspicious
     are taken.
     """
-    turns = [readable(message.content) for message in conversation(prompt) if message.role == "user"]
+    turns = [readable(message.content) for message in conversation(prompt) if message.is_prompt]
     if not turns:
         return ()
     last = turns[-1]

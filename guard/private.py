@@ -54,20 +54,15 @@ class HashMatcher:
         pieces = self.vocabulary.pieces
         if token >= len(pieces) or not pieces[token].text.letters:
             return False
-        words = _hashed_words(join([tail, pieces[token].text], is_open=False))
+        words = split_words(join([tail, pieces[token].text], is_open=False))
         fresh = 1 + sum(start > 0 for start in pieces[token].text.starts)
         return any(self.hashes.ends_in_phrase(words[: len(words) - i]) for i in range(fresh))
 
     def matches(self, text: str) -> bool:
         """Whether the text contains a phrase."""
-        words = _hashed_words(fold(text))
+        words = split_words(fold(text))
         return any(self.hashes.ends_in_phrase(words[: i + 1]) for i in range(len(words)))
 
     def held(self, text: str) -> int:
         """Return how many characters at the end of a text could still grow into a phrase: its last words."""
         return last_words(text, self.hashes.longest)
-
-
-def _hashed_words(text: Folded) -> list[str]:
-    """The words of a text as they were hashed: without the ``s`` that a possessive leaves."""
-    return [word for word in split_words(text) if word != "s"]

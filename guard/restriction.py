@@ -44,9 +44,9 @@ class Restriction:
             near = soft.nearness(phrases, vocabulary)
             phrases, self.penalty = (*phrases, *near.words), torch.from_numpy(near.penalty)
         self.bans_all = must_refuse(decision)
-        passages, hashes = _passages(decision), _hashes(decision)
         self._exact = Matcher(PhraseSet(phrases), vocabulary) if phrases else None
-        self._runs = RunMatcher(passages, vocabulary) if passages else None
+        self._runs = RunMatcher(decision.passages, vocabulary) if decision.passages else None
+        hashes = decision.hashes
         self._hashed = HashMatcher(hashes, vocabulary) if hashes is not None else None
 
     def banned(self, tokens: Sequence[int], scores: Tensor) -> Ids:
@@ -82,16 +82,8 @@ class Restriction:
 
 def must_refuse(decision: Decision) -> bool:
     """Whether a flagged prompt can only be refused, because nothing says what its answer must leave out."""
-    knows = decision.phrases or _passages(decision) or _hashes(decision) is not None
+    knows = decision.phrases or decision.passages or decision.hashes is not None
     return decision.flagged and not knows
-
-
-def _passages(decision: Decision) -> tuple[str, ...]:
-    return tuple(getattr(decision, "passages", ()))
-
-
-def _hashes(decision: Decision) -> Any:
-    return getattr(decision, "hashes", None)
 
 
 _RESTRICTIONS: OrderedDict[Hashable, tuple[Restriction, Decision, SoftMatch | None]] = OrderedDict()
@@ -103,7 +95,7 @@ def restriction_for(decision: Decision, tokenizer: Any, soft: SoftMatch | None =
     if not decision.flagged:
         return None
     words = vocabulary(tokenizer)
-    key = (id(words), decision.phrases, _passages(decision), id(_hashes(decision)), id(soft))
+    key = (id(words), decision.phrases, decision.passages, id(decision.hashes), id(soft))
     with _LOCK:
         known = _RESTRICTIONS.get(key)
         # what the ids name is held with the entry, so that no other object can have taken its place

@@ -118,7 +118,7 @@ def decision_of(
 
 def _places(decision: Decision, entries: Mapping[int, Entry]) -> dict[str, list[int]] | None:
     """Where the store has the decision's phrases; ``None`` if not all that it forbids can be named so."""
-    if getattr(decision, "passages", ()) or getattr(decision, "hashes", None) is not None:
+    if decision.passages or decision.hashes is not None:
         return None
     wanted = set(decision.phrases)
     places: dict[str, list[int]] = {}

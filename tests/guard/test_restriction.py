@@ -13,8 +13,8 @@ from guard.vocabulary import vocabulary
 BOOK = "The old mill by the river turned its wheel all night, and nobody in Tarn slept. It was Ada's mill."
 
 
-def flagged(*phrases):
-    return Decision(flagged=True, score=0.9, threshold=0.5, entries=(1,), phrases=phrases)
+def flagged(*phrases, **more):
+    return Decision(flagged=True, score=0.9, threshold=0.5, entries=(1,), phrases=phrases, **more)
 
 
 def banned_at(ban, ids):
@@ -68,9 +68,7 @@ def test_runs_do_not_cross_from_one_passage_to_the_next(tiny_tokenizer):
 
 
 def test_hashed_phrases_are_banned_among_the_likeliest_and_all_others_with_them(tiny_tokenizer):
-    decision = flagged()
-    object.__setattr__(decision, "hashes", Secrets("in rome", "12 may"))
-    restriction = Restriction(decision, vocabulary(tiny_tokenizer))
+    restriction = Restriction(flagged(hashes=Secrets("in rome", "12 may")), vocabulary(tiny_tokenizer))
     ids = tiny_tokenizer("lived in Rome")["input_ids"]
     scores = torch.zeros(len(tiny_tokenizer))
     scores[ids[-1]], scores[7], scores[8] = 9.0, 5.0, 4.0
@@ -148,8 +146,7 @@ def test_a_document_is_not_continued_word_by_word(parrot):
     from guard.processor import GuardLogitsProcessor
 
     sentence = ",Brelmouth,Brelmouth,Brelmouth,Brelmouth,Brelmouth"
-    decision = flagged()
-    object.__setattr__(decision, "passages", (sentence,))
+    decision = flagged(passages=(sentence,))
     ids = torch.tensor([[1]])
     processor = GuardLogitsProcessor([decision], parrot.tokenizer, 1)
     before = parrot.model.generate(ids, max_new_tokens=60, do_sample=False, pad_token_id=0)
@@ -161,3 +158,19 @@ def test_a_document_is_not_continued_word_by_word(parrot):
     text = parrot.tokenizer.decode(after[0])
     assert not runs.matches(text)
     assert text.count("relmouth") >= 3, "shorter runs may be said"
+
+
+def test_a_store_without_text_bans_what_it_hashed(tiny_tokenizer):
+    from guard.hashing import PhraseHashes, Veil
+
+    veil = Veil(b"k" * 16, lambda word: False)
+    hashes = PhraseHashes.of(veil, veil.phrases(["ada s mill", "in rome"]))
+    restriction = Restriction(flagged(hashes=hashes), vocabulary(tiny_tokenizer))
+    assert restriction.matches("She kept Ada's MILL.")
+    ids = tiny_tokenizer(" we saw Ada's mill")["input_ids"]
+    scores = torch.zeros(len(tiny_tokenizer))
+    places = []
+    for i, token in enumerate(ids):
+        scores.zero_()[token] = 1.0
+        places += [i] if token in restriction.banned(ids[:i], scores).tolist() else []
+    assert places == [len(ids) - 1]
