@@ -21,7 +21,7 @@ from grun.base import OnBase
 from grun.hooks import Activation
 from grun.intervention import pv
 from grun.model import EditedModel, read_gates
-from grun.stack_files import Composition, Manifest, drop_unnamed, folder_of, write_manifest
+from grun.stack_files import Composition, Manifest, check_name, drop_unnamed, folder_of, write_manifest
 
 __all__ = ["EditStack"]
 
@@ -86,6 +86,14 @@ class EditStack(OnBase):
             for name, edit in self._edits.items()
         ]
 
+    def check_new(self, name: str) -> None:
+        """Refuse a name that a new request cannot have.
+
+        Raises:
+            ConfigError: If it is empty or taken.
+        """
+        check_name(name, self._edits)
+
     def add(self, name: str, edit: EditedModel) -> None:
         """Put an edit on top; forwards that run already are not touched.
 
@@ -97,12 +105,7 @@ class EditStack(OnBase):
             ConfigError: If the name is taken or empty, the edit is on another model, or its positions cannot be
                 combined with those that are there.
         """
-        if not name.strip():
-            raise ConfigError("A request needs a name; give one such as 'request-17'.")
-        if name in self._edits:
-            raise ConfigError(
-                f"The stack holds a request {name!r} already; remove it first or choose another name."
-            )
+        self.check_new(name)
         if edit.model is not self.model:
             raise ConfigError(
                 f"The edit for {name!r} is on another model ({edit.base.name!r}); train it on this stack, or "
@@ -168,10 +171,7 @@ class EditStack(OnBase):
         Raises:
             ConfigError: If the name is taken, before anything is trained; or as `grun.train`.
         """
-        if name in self._edits:
-            raise ConfigError(
-                f"The stack holds a request {name!r} already; remove it first or choose another name."
-            )
+        self.check_new(name)
         from grun.training import train
 
         target = self if self.composition == "sequential" else self.base

@@ -9,21 +9,26 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
-from eval.artifacts import read_json, write_json
-from eval.errors import ArtifactError
+from eval.artifacts import atomic_dir, read_json, writable_dir, write_json
+from eval.errors import ArtifactError, ConfigError, UnknownNameError
+from grun.artifact import CONFIG_FILE, read_artifact, write_artifact
 
 __all__ = [
     "MANIFEST_FILE",
     "Composition",
     "Manifest",
+    "add_saved",
+    "check_name",
+    "describe",
     "drop_unnamed",
     "folder_of",
     "read_manifest",
+    "remove_saved",
     "write_manifest",
 ]
 
@@ -109,3 +114,86 @@ def drop_unnamed(directory: Path, manifest: Manifest) -> None:
     for folder in sorted((directory / _EDITS).glob("*")):
         if folder not in kept:
             shutil.rmtree(folder)
+
+
+def check_name(name: str, taken: Container[str]) -> None:
+    """Refuse a name that a new request cannot have.
+
+    Raises:
+        ConfigError: If it is empty or taken.
+    """
+    if not name.strip():
+        raise ConfigError("A request needs a name; give one such as 'request-17'.")
+    if name in taken:
+        raise ConfigError(
+            f"The stack holds a request {name!r} already; remove it first or choose another name."
+        )
+
+
+def describe(directory: Path) -> list[dict[str, Any]]:
+    """Return a row for each request of a saved stack, oldest first; no model is needed.
+
+    Raises:
+        ArtifactError: If the stack or one of its edits is missing or damaged.
+    """
+    rows = []
+    for name, folder in read_manifest(directory).edits.items():
+        artifact = read_artifact(directory / folder)
+        rows.append(
+            {
+                "name": name,
+                "layers": [*artifact.config.layers],
+                "rank": artifact.config.rank,
+                "gate": artifact.config.gate,
+                "positions": artifact.config.positions,
+                "parameters": sum(tensor.numel() for tensor in artifact.tensors.values()),
+                "base_name": artifact.base_name,
+            }
+        )
+    return rows
+
+
+def add_saved(directory: Path, name: str, edit: Path) -> None:
+    """Add a saved edit to a saved stack (made where there is none), without a model.
+
+    Raises:
+        ArtifactError: If the edit or the stack is damaged, or the edit was trained on another base model.
+        ConfigError: If the name is taken or empty, the folder cannot be written to, or the stack combines its edits
+            in a way that needs a model to check.
+    """
+    artifact = read_artifact(edit)
+    manifest = Manifest({}, "sequential", artifact.base_name)
+    if (directory / MANIFEST_FILE).is_file():
+        manifest = read_manifest(directory)
+    check_name(name, manifest.edits)
+    if manifest.composition != "sequential":
+        raise ConfigError(
+            f"{directory} combines its edits by {manifest.composition!r}; add to it from Python."
+        )
+    for other, folder in manifest.edits.items():
+        if read_artifact(directory / folder).base_identity != artifact.base_identity:
+            raise ArtifactError(
+                f"{edit} was trained on another base model ({artifact.base_name!r}) than request {other!r} of "
+                f"{directory}; keep a stack for each model."
+            )
+    folder = folder_of(name, hashlib.sha256((edit / CONFIG_FILE).read_bytes()).hexdigest())
+    with atomic_dir(writable_dir(directory) / folder) as new:
+        write_artifact(new, artifact)
+    write_manifest(directory, replace(manifest, edits={**manifest.edits, name: folder}))
+
+
+def remove_saved(directory: Path, name: str) -> None:
+    """Take a request out of a saved stack, without a model.
+
+    Raises:
+        ArtifactError: If the stack is missing or damaged.
+        UnknownNameError: If there is no such request.
+    """
+    manifest = read_manifest(directory)
+    if name not in manifest.edits:
+        raise UnknownNameError("request", name, manifest.edits)
+    rest = replace(
+        manifest, edits={other: folder for other, folder in manifest.edits.items() if other != name}
+    )
+    write_manifest(directory, rest)
+    drop_unnamed(directory, rest)

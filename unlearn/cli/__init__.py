@@ -22,6 +22,7 @@ COMMANDS = {
     "generate": "Answer prompts with a model, with or without an adapter, an edit or a filter.",
     "attack": "Attack what a comparison made: other wordings, rounding, relearning, ...",
     "guard": "Build a filter, add to it, take from it, verify it, ask it.",
+    "stack": "Edits for one request after another: train, add, remove, list.",
     "report": "Print a finished run again, or render its pages anew.",
     "methods": "List the unlearning methods.",
     "benchmarks": "List the benchmarks.",
