@@ -25,9 +25,11 @@ from finetune_baselines.monitoring import Monitor
 from finetune_baselines.objective import LIVE, needs_reference, new_objective
 from finetune_baselines.processes import is_main, join, wait
 from finetune_baselines.recipes import RECIPES, recipe
+from finetune_baselines.recipes.merged import TiesOptions
 from finetune_baselines.sampling import SAMPLINGS
 from finetune_baselines.sections import SECTIONS
 from finetune_baselines.supply import supply
+from finetune_baselines.ties import train_and_merge
 from finetune_baselines.training import TrainResult, TrainRows, TrainSettings, run_training
 
 __all__ = ["METHODS", "FineTuning", "train"]
@@ -194,6 +196,8 @@ def _unlearn(
     _check_model(lm)
     join(lm.device)
     data, sections = supply(lm, configuration.recipe, data, output_dir, seed=seed, progress=progress)
+    if TiesOptions in configuration.recipe.extras:
+        return _merge(lm, configuration, data, output_dir, seed=seed, progress=progress)
     resume = False if output_dir is None else _claim(output_dir, lm, configuration, data, seed)
     if resume_from is not None:
         _check_checkpoint(resume_from, configuration.recipe.name)
@@ -227,6 +231,31 @@ def _unlearn(
         if sections:
             write_json(output_dir / SECTIONS, [asdict(section) for section in sections])
         shutil.rmtree(output_dir / "checkpoints", ignore_errors=True)
+    wait()
+    return tuned
+
+
+def _merge(
+    lm: LanguageModel,
+    configuration: Configuration,
+    data: UnlearningData,
+    output_dir: Path | None,
+    *,
+    seed: int,
+    progress: Progress | None,
+) -> LanguageModel:
+    """Train two adapters and write what they merge to."""
+    if output_dir is not None:
+        writable_dir(output_dir)
+        (output_dir / MANIFEST).unlink(missing_ok=True)
+    tuned, part, section = train_and_merge(
+        _unlearn, lm, configuration, data, output_dir, seed=seed, progress=progress
+    )
+    if output_dir is not None and is_main():
+        training = {"seed": seed, "trainable_parameters": tuned.trainable_parameters}
+        merged = replace(configuration, parametrization=part)
+        write_artifact(tuned, merged, output_dir, base=lm.identity, training=training)
+        write_json(output_dir / SECTIONS, [asdict(section)])
     wait()
     return tuned
 

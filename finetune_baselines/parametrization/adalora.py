@@ -15,7 +15,7 @@ from eval.errors import ConfigError
 from eval.models.language_model import LanguageModel
 from eval.types import Progress, UnlearningData
 from finetune_baselines.batches import PairBatch
-from finetune_baselines.parametrization.lora import Lora, adapter_shape, put_adapter
+from finetune_baselines.parametrization.lora import ADAPTER, Lora, adapter_shape, put_adapter
 from finetune_baselines.training import Objective
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["AdaLora", "RankAllocation", "orthogonality_loss", "ranks"]
 
-ADAPTER = "default"
 TERM = "orthogonality"
 UNKNOWN_STEPS = 2**31
 """Length of a run until its first batch says it."""

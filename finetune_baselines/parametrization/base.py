@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from eval.report import Section
     from finetune_baselines.training import Objective
 
-__all__ = ["Parametrization", "clone", "is_quantized", "matched_targets", "seeded", "wrapped"]
+__all__ = ["Parametrization", "TunedModel", "clone", "is_quantized", "matched_targets", "seeded", "wrapped"]
 
 
 class Parametrization(ABC):
@@ -86,6 +86,26 @@ class Parametrization(ABC):
     def as_json(self) -> dict[str, Any]:
         """Return its own settings, for reports and artifacts."""
         return {name: getattr(self, name) for name in self.options()}
+
+
+class TunedModel(LanguageModel):
+    """A model whose form does not show how many parameters were trained to make it."""
+
+    num_trained: int = 0
+
+    @classmethod
+    def of(cls, lm: LanguageModel, *, num_trained: int) -> TunedModel:
+        """Return ``lm`` with the number of parameters that were trained."""
+        tuned = cls(
+            lm.model, lm.tokenizer, template=lm.template, name=lm.name, kind=lm.kind, ou_compat=lm.ou_compat
+        )
+        tuned.num_trained = num_trained
+        return tuned
+
+    @property
+    def trainable_parameters(self) -> int:
+        """Those that were trained."""
+        return self.num_trained
 
 
 def wrapped(lm: LanguageModel, model: Any) -> LanguageModel:

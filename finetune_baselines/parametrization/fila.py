@@ -16,11 +16,18 @@ from eval.errors import ConfigError, DataError
 from eval.models.language_model import LanguageModel
 from eval.types import Example, Progress, UnlearningData
 from finetune_baselines.fisher import fisher_information
-from finetune_baselines.parametrization.base import clone, is_quantized, matched_targets, seeded, wrapped
-from finetune_baselines.parametrization.lora import Lora, adapter_shape, put_adapter
+from finetune_baselines.parametrization.base import (
+    TunedModel,
+    clone,
+    is_quantized,
+    matched_targets,
+    seeded,
+    wrapped,
+)
+from finetune_baselines.parametrization.lora import ADAPTER, Lora, adapted_layers, adapter_shape, put_adapter
 from finetune_baselines.parametrization.whole import Full
 
-__all__ = ["Fila", "FilaModel", "factorize", "merged", "row_weights"]
+__all__ = ["Fila", "factorize", "merged", "row_weights"]
 
 EPSILON = 1e-5
 """Added to retain information and to row weights, as published."""
@@ -30,7 +37,6 @@ TINY_ROW = 1e-4
 """Rows that weigh less than this share of the heaviest would be rounding errors divided by almost nothing."""
 OVERSAMPLING, POWER_ITERATIONS = 8, 4
 """Of the randomised decomposition."""
-ADAPTER = "default"
 _START_A, _START_B = "fila_start_A", "fila_start_B"
 START_TOLERANCE = 0.01
 """Largest difference between the start and the model, as a share of a matrix's largest weight."""
@@ -146,19 +152,12 @@ class Fila(Lora):
         )
         whole = Lora(settings=shape).prepare(lm, seed=0)
         with torch.no_grad():
-            for layer, trained in zip(_adapted(whole.model), _adapted(tuned.model), strict=True):
+            for layer, trained in zip(_layers(whole), _layers(tuned), strict=True):
                 down, up = _factors(layer)
                 new_down, new_up = _factors(trained)
                 down.copy_(torch.cat([new_down, getattr(trained, _START_A)]))
                 up.copy_(torch.cat([new_up, -getattr(trained, _START_B)], dim=1))
-        return FilaModel(
-            whole.model,
-            lm.tokenizer,
-            template=lm.template,
-            name=lm.name,
-            kind="weights",
-            ou_compat=lm.ou_compat,
-        )
+        return TunedModel.of(whole, num_trained=whole.trainable_parameters // 2)
 
     def save(self, lm: LanguageModel, folder: Path) -> None:
         """Write the form that ``fila_export`` names."""
@@ -200,7 +199,7 @@ class Fila(Lora):
         split = put_adapter(lm, model, config, seed=0)
         rank = self.settings.rank
         with torch.no_grad():
-            for layer, both in zip(_adapted(split.model), _adapted(lm.model), strict=True):
+            for layer, both in zip(_layers(split), _layers(lm), strict=True):
                 down, up = _factors(layer)
                 all_down, all_up = _factors(both)
                 down.copy_(all_down[rank:])
@@ -210,15 +209,6 @@ class Fila(Lora):
                 up.copy_(all_up[:, :rank])
         split.model.eval()
         return split
-
-
-class FilaModel(LanguageModel):
-    """A model tuned from a FILA start, kept as an adapter of twice the rank that was trained."""
-
-    @property
-    def trainable_parameters(self) -> int:
-        """Those of the half that was trained."""
-        return super().trainable_parameters // 2
 
 
 def merged(lm: LanguageModel) -> LanguageModel:
@@ -313,9 +303,8 @@ def _subtract(name: str, weight: Tensor, delta: Tensor) -> None:
         )
 
 
-def _adapted(model: Any) -> list[Any]:
-    """Return the layers that carry an adapter, in the model's order."""
-    return [module for module in model.modules() if hasattr(module, "lora_A") and ADAPTER in module.lora_A]
+def _layers(lm: LanguageModel) -> list[Any]:
+    return list(adapted_layers(lm.model).values())
 
 
 def _factors(layer: Any) -> tuple[nn.Parameter, nn.Parameter]:

@@ -21,7 +21,10 @@ from finetune_baselines.parametrization.base import (
 )
 from finetune_baselines.recipes.base import LoraSettings
 
-__all__ = ["Lora", "QLora", "adapter_shape", "put_adapter"]
+__all__ = ["ADAPTER", "Lora", "QLora", "adapted_layers", "adapter_shape", "put_adapter"]
+
+ADAPTER = "default"
+"""What PEFT calls the one adapter."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +128,15 @@ def adapter_shape(model: Any, settings: LoraSettings) -> dict[str, Any]:
         "lora_dropout": settings.dropout,
         "target_modules": targets,
         "task_type": "CAUSAL_LM",
+    }
+
+
+def adapted_layers(model: Any) -> dict[str, Any]:
+    """Return the layers that carry an adapter by their name in the base model, in the model's order."""
+    return {
+        name: module
+        for name, module in model.base_model.model.named_modules()
+        if hasattr(module, "lora_A") and ADAPTER in module.lora_A
     }
 
 

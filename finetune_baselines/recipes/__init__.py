@@ -17,6 +17,7 @@ from finetune_baselines.recipes import (
     distribution,
     gnm,
     loku,
+    merged,
     npo,
     preference,
     refusal,
@@ -26,7 +27,7 @@ from finetune_baselines.recipes.base import LoraSettings, Recipe, TermUse
 
 __all__ = ["RECIPES", "TUNABLE", "LoraSettings", "Recipe", "TermUse", "recipe"]
 
-_FAMILIES = (ascent, refusal, preference, npo, distribution, representation, chunked, gnm, loku)
+_FAMILIES = (ascent, refusal, preference, npo, distribution, representation, chunked, gnm, loku, merged)
 """In the order in which methods are listed."""
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
