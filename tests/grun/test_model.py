@@ -9,7 +9,7 @@ import torch
 
 from eval.data.collate import encode_prompts, pad_left
 from eval.errors import ArtifactError, ConfigError
-from eval.models import GenerationOptions
+from eval.models import GenerationOptions, LanguageModel
 from eval.types import Message
 from grun.artifact import CONFIG_FILE, TENSORS_FILE
 from grun.config import resolve_layers
@@ -372,3 +372,40 @@ def test_edits_work_inside_peft(make_lm, loud, examples):
         assert torch.equal(_logits(edited, batch), before), (
             "switching the edit off must keep the LoRA adapter"
         )
+
+
+@pytest.mark.parametrize("template", ["chat", "Question: {question}\nAnswer:"])
+@pytest.mark.parametrize("positions", ["last_prompt", "prompt", "answer", "all"])
+def test_several_turns_find_their_position_by_construction(positions, template, make_lm, loud, examples):
+    """The first edited block's output differs from the base's at exactly the columns the positions name."""
+    lm = LanguageModel(make_lm().model, make_lm().tokenizer, template=template)
+    turns = (
+        Message("user", "Who is person 3?"),
+        Message("assistant", "A painter."),
+        Message("user", "Where was person 3 born?"),
+    )
+    chat = examples[3].replace(question=None, messages=turns)
+    rows = [chat, examples[0]] if template == "chat" else [examples[3], examples[0].replace(question="Who?")]
+    edited = loud(lm, layers=(1,), positions=positions)
+    batch = _batch(lm, rows)
+    seen: list[torch.Tensor] = []
+    handle = lm.model.model.layers[1].register_forward_hook(lambda m, a, out: seen.append(out))
+    try:
+        for model in (lm, edited):
+            with torch.enable_grad():
+                model.answer_logits(batch)
+    finally:
+        handle.remove()
+    changed = (seen[0] != seen[1]).any(-1)
+    for row, example in enumerate(rows):
+        length = int(batch.attention_mask[row].sum())
+        prompt = encode_prompts(lm.tokenizer, lm.template, [example.conversation])[0]
+        end = len(prompt)
+        assert batch.input_ids[row, :end].tolist() == list(prompt)
+        expected = {
+            "last_prompt": range(end - 1, end),
+            "prompt": range(end),
+            "answer": range(end - 1, length),
+            "all": range(length),
+        }[positions]
+        assert changed[row, :length].nonzero()[:, 0].tolist() == list(expected)
