@@ -129,6 +129,7 @@ def _mark_filtered(log: dict[str, Any], *, is_withheld: bool) -> None:
     """Say that likelihoods under a filter are not comparable; a refusing filter has none to show."""
     mark = {"reason": FILTERED} | ({"withheld": True} if is_withheld else {})
     made_from = {"forget_quality": "forget_truth_ratio", "privleak": "mia_min_k"} | {a: a for a in ATTACKS}
+    made_from |= {name: name for name in log if name.endswith("_perplexity")}
     for name, source in made_from.items():
         old = log.get(name, {"agg_value": None})
         if source in log and "reason" not in old:

@@ -260,3 +260,15 @@ def test_chunks_keep_every_word_in_order(words: int) -> None:
     assert max(len(piece.split()) for piece in pieces) <= words
     if words == 20:
         assert all(piece.endswith(".") for piece in pieces)
+
+
+def test_tofu_forgets_up_to_ninety_percent(shared_data: Path) -> None:
+    folder = shared_data / "tofu"
+    half, most = (load_benchmark(f"tofu:{split}", data_dir=folder) for split in ("forget50", "forget90"))
+    assert (len(half.forget), len(half.retain)) == (2000, 2000)
+    assert (len(most.forget), len(most.retain)) == (3600, 400)
+    assert [row.answer for row in most.forget[-2000:]] == [row.answer for row in half.forget]
+    tested = {(row.question, row.answer) for row in most.splits["retain"]}
+    assert tested == {(row.question, row.answer) for row in most.retain}
+    forgotten = {(row.question, row.answer) for row in most.forget}
+    assert {(row.question, row.answer) for row in most.splits["forget"]} <= forgotten

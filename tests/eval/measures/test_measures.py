@@ -182,6 +182,16 @@ def test_gradient_norms_are_means_over_tensors_without_the_end_token(tiny_lm: La
     assert str(no_gradients(tiny_lm)).startswith("not comparable")
 
 
+def test_perplexity_under_a_filter_is_not_comparable(tiny_lm: LanguageModel) -> None:
+    benchmark = made({"text": texts("in", 2)}, Perplexity("forget_perplexity", split="text"))
+    plain = evaluate(tiny_lm, benchmark).results["forget_perplexity"]
+    tiny_lm.kind = "suppression"
+    filtered = evaluate(tiny_lm, benchmark).results
+    assert plain.reason is None
+    assert str(filtered["forget_perplexity"].reason).startswith("not comparable: a filter")
+    assert "forget_quality" not in filtered  # what a benchmark does not measure is not mentioned either
+
+
 def test_all_six_attacks_on_documents(tiny_lm: LanguageModel) -> None:
     benchmark = made({"in": texts("in", 4), "out": texts("out", 3)}, Membership(forget="in", holdout="out"))
     alone = evaluate(tiny_lm, benchmark)
