@@ -232,6 +232,8 @@ class NameIndex:
                 matched.add(word)
                 for name in self._people_of_word[word]:
                     hits[name].add(word)
+                    if _has_initial(found, i, name):
+                        weak[name].update(_significant(name))
                 continue
             if len(word) < 4 or word in self._correct or is_veiled(word):
                 continue
@@ -303,6 +305,16 @@ def _starting_with(index: dict[str, list[tuple[str, ...]]], joined: str) -> Iter
 def _significant(name: Sequence[str]) -> list[str]:
     """The words of a name that tell it from others; all of them where they are all short."""
     return [w for w in name if len(w) >= 3 and w not in STOP_WORDS] or list(name)
+
+
+def _has_initial(found: Sequence[str], i: int, name: tuple[str, ...]) -> bool:
+    """Whether the last word of a name at ``i`` has the initial of the first before it ("J. Roe")."""
+    if found[i] != name[-1] or len(name) < 2:
+        return False
+    while i > 0 and found[i - 1] in name[1:]:
+        i -= 1
+    initials = [word for word in found[max(0, i - len(name)) : i] if len(word) == 1]
+    return bool(initials) and initials[0] == name[0][0] and len(found[i - 1]) == 1
 
 
 def _windows(found: Sequence[str], longest: int) -> Iterable[tuple[str, ...]]:
