@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 __all__ = [
+    "DETECTORS",
+    "WINDOW",
     "FollowingGate",
     "Gate",
     "GateInput",
@@ -29,8 +31,10 @@ GateInput = Literal["rms", "raw"]
 MLP_WIDTHS = (256, 64)
 """Hidden layers of the paper's gate of three linear maps."""
 
-DETECTORS, WINDOW, PHRASE_HIDDEN = 64, 3, 16
-"""Of the phrase gate: how many it has, the tokens each looks at, and the units that combine them."""
+DETECTORS, PHRASE_HIDDEN = 64, 16
+"""Of the phrase gate: its detectors, and the units that combine them."""
+WINDOW = 3
+"""Tokens that each detector of a phrase gate looks at."""
 
 
 class Gate(nn.Module):

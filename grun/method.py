@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from eval.artifacts import writable_dir
+from eval.artifacts import writable_dir, write_json
 from eval.errors import ArtifactError
 from eval.models.language_model import LanguageModel
 from eval.types import Kind, Progress, UnlearningData, UnlearningMethod
@@ -21,6 +21,9 @@ __all__ = ["METHODS", "Grun"]
 
 FOLDER = "grun"
 """Folder of the edit inside a method's output folder."""
+
+SECTIONS = "sections.json"
+"""What a report takes over: how the gate behaves on wordings it was not fitted on."""
 
 METRICS_FILE = "metrics.jsonl"
 """What the trainer writes, one line a step."""
@@ -75,6 +78,7 @@ class Grun:
         progress: Progress | None = None,
     ) -> LanguageModel:
         """Train the edit and write it to ``output_dir/grun``; see `grun.training.train` and `UnlearningMethod`."""
+        from grun.gate_report import gate_report, held_out_prompts
         from grun.training import train
 
         output_dir = writable_dir(Path(output_dir))
@@ -93,6 +97,8 @@ class Grun:
             progress=progress,
         )
         edited.save(output_dir / FOLDER)
+        sections = gate_report(edited, held_out_prompts(data, seed=seed), method=self.name)
+        write_json(output_dir / SECTIONS, [asdict(section) for section in sections])
         shutil.rmtree(output_dir / "checkpoints", ignore_errors=True)  # the trainer's private states
         return edited
 

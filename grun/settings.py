@@ -50,7 +50,7 @@ SHALLOW_BLOCKS = 8
 """Models with at most so many blocks get ``scratch`` where no preset is named."""
 
 _HELD: Mapping[str, Any] = MappingProxyType(
-    {"gate": "phrase", "gate_weight": 0.0, "gate_fit_steps": 250, "gate_variants": 8}
+    {"gate": "phrase", "gate_weight": 0.0, "gate_fit_steps": 300, "gate_variants": 16}
 )
 """What ``scratch`` uses beside ``answer`` positions, where a gate decides once."""
 
@@ -69,12 +69,11 @@ _BY_LOSS: Mapping[str, Mapping[str, Mapping[str, Any]]] = MappingProxyType(
             },
         },
         "scratch": {
-            "gd": {"forget_weight": 0.3, "margin": 1.2, "open_retain": 0.5, "retain_weight": 0.5},
+            "gd": {"forget_weight": 0.5, "margin": 1.2, "open_retain": 0.5, "retain_weight": 0.3},
             "idk": {"forget_weight": 1.0, "rank": 32, "refusal_lines": 2, "epochs": 24},
-            "npo": {"forget_weight": 0.1, "beta": 0.5, "open_retain": 0.5, "retain_weight": 0.5},
+            "npo": {"forget_weight": 0.1, "beta": 0.5, "open_retain": 0.5, "retain_weight": 0.35},
             "rmu": {
                 "forget_weight": 0.1,
-                "open_retain": 0.5,
                 "loss_options": {"coefficient": 10.0, "rmu_mask": "answer"},
             },
         },

@@ -114,6 +114,22 @@ class _Side:
         return rows[pick(len(rows), what)] if rows else None
 
 
+@dataclass(frozen=True)
+class _Draw:
+    """What one prompt is drawn from."""
+
+    own: _Side
+    other: _Side
+    pick: Pick
+    held_out: bool
+
+    def wording(self, texts: Sequence[str]) -> str:
+        """Draw a wording: of the last quarter where it is held out, else of the others."""
+        cut = len(texts) - len(texts) // 4
+        part = texts[cut:] if self.held_out else texts[:cut]
+        return part[self.pick(len(part), "wording of a list")]
+
+
 class PromptSource:
     """Draws prompts that belong to what is forgotten, and prompts that do not.
 
@@ -123,10 +139,20 @@ class PromptSource:
         forget: Rows with a prompt.
         others: Rows that are kept, and innocent prompts.
         seed: Of all draws.
+        held_out: Draw reworded questions only, in the last quarter of each list of wordings, which other sources
+            leave alone: to measure what was fitted on the rest.
     """
 
-    def __init__(self, forget: Sequence[Example], others: Sequence[Example], *, seed: int = 0) -> None:
+    def __init__(
+        self,
+        forget: Sequence[Example],
+        others: Sequence[Example],
+        *,
+        seed: int = 0,
+        held_out: bool = False,
+    ) -> None:
         self.seed = seed
+        self.held_out = held_out
         known = {span for row in others for span in name_spans(row.conversation[-1].content)}
         self._forget = _side(forget, is_innocent=False, foreign=known)
         self._others = _side(others, is_innocent=True)
@@ -146,40 +172,41 @@ class PromptSource:
         row = own.draw(pick, "row")
         if row is None:
             raise DataError("There are no prompts to draw from; give rows with a question on both sides.")
-        kinds = _KINDS if own is self._forget else (*_KINDS, _near_miss, _near_miss)
-        text = kinds[pick(len(kinds), "kind")](row, own, other, pick)
+        kinds = _REWORDED if self.held_out else _KINDS
+        if own.is_innocent and not self.held_out:
+            kinds = (*kinds, _near_miss, _near_miss)
+        text = kinds[pick(len(kinds), "kind")](row, _Draw(own, other, pick, self.held_out))
         return row.example if text is None else row.asks(text)
 
 
-def _asked(row: _Row, own: _Side, other: _Side, pick: Pick) -> str | None:
+def _asked(row: _Row, draws: _Draw) -> str | None:
     return None
 
 
-def _framed(row: _Row, own: _Side, other: _Side, pick: Pick) -> str | None:
-    return FRAMES[pick(len(FRAMES), "frame")].format(question=row.question)
+def _framed(row: _Row, draws: _Draw) -> str | None:
+    return draws.wording(FRAMES).format(question=row.question)
 
 
-def _amid(row: _Row, own: _Side, other: _Side, pick: Pick) -> str | None:
+def _amid(row: _Row, draws: _Draw) -> str | None:
     """Put the question among unrelated words: an innocent answer before or after it."""
-    innocent = (own if own.is_innocent else other).draw(pick, "amid")
+    innocent = (draws.own if draws.own.is_innocent else draws.other).draw(draws.pick, "amid")
     words = None if innocent is None else innocent.example.answer
     if not words:
         return None
-    return f"{words} {row.question}" if pick(2, "place") else f"{row.question} {words}"
+    return f"{words} {row.question}" if draws.pick(2, "place") else f"{row.question} {words}"
 
 
-def _swapped(row: _Row, own: _Side, other: _Side, pick: Pick) -> str | None:
+def _swapped(row: _Row, draws: _Draw) -> str | None:
     """Put a question of the other side to this side's name."""
-    wording = None if row.name is None else other.draw(pick, "wording", row.shape)
+    wording = None if row.name is None else draws.other.draw(draws.pick, "wording", row.shape)
     return None if wording is None or row.name is None else wording.about(row.name)
 
 
-def _alone(row: _Row, own: _Side, other: _Side, pick: Pick) -> str | None:
-    frame = SUBJECT_FRAMES[pick(len(SUBJECT_FRAMES), "frame")]
-    return None if row.name is None else frame.format(name=row.name)
+def _alone(row: _Row, draws: _Draw) -> str | None:
+    return None if row.name is None else draws.wording(SUBJECT_FRAMES).format(name=row.name)
 
 
-def _turned(row: _Row, own: _Side, other: _Side, pick: Pick) -> str | None:
+def _turned(row: _Row, draws: _Draw) -> str | None:
     """Turn a question round: *Where was N born?* becomes *where N was born*."""
     if row.name is None:
         return None
@@ -188,11 +215,12 @@ def _turned(row: _Row, own: _Side, other: _Side, pick: Pick) -> str | None:
         return None
     asked, verb, rest = match.groups()
     clause = f"{asked[0].lower()}{asked[1:]} {row.name} {verb}{rest}"
-    return LEAD_INS[pick(len(LEAD_INS), "lead")].format(clause=clause)
+    return draws.wording(LEAD_INS).format(clause=clause)
 
 
-def _near_miss(row: _Row, own: _Side, other: _Side, pick: Pick) -> str | None:
+def _near_miss(row: _Row, draws: _Draw) -> str | None:
     """Ask about a name that is half forgotten: the beginning of one, the end of another."""
+    other, pick = draws.other, draws.pick
     forgotten = None if row.name is None else other.draw(pick, "near", row.shape)
     if forgotten is None or forgotten.name is None or row.name is None:
         return None
@@ -205,10 +233,11 @@ def _near_miss(row: _Row, own: _Side, other: _Side, pick: Pick) -> str | None:
     mixed = f"{first.rpartition(' ')[0]} {last.rpartition(' ')[2]}".strip()
     if mixed in other.names:
         return None
-    wording = (own, other)[pick(2, "side")].draw(pick, "wording", row.shape)
+    wording = (draws.own, other)[pick(2, "side")].draw(pick, "wording", row.shape)
     return None if wording is None else wording.about(mixed)
 
 
+_REWORDED = (_framed, _alone, _turned)
 _KINDS = (_asked, _framed, _amid, _swapped, _swapped, _alone, _turned)
 
 

@@ -1,5 +1,6 @@
 """Training through the shared trainer: the gates learn, the base stays, settings are checked."""
 
+import json
 import logging
 
 import pytest
@@ -96,6 +97,68 @@ def test_gates_fit_alone(make_lm, forget, retain):
     assert edited.gate([row.question for row in retain]).max() < 0.3
 
 
+def test_phrase_gates_fit_the_same_whatever_else_is_drawn(make_lm, forget, retain):
+    """The second edit has another rank, so its generator has drawn other numbers before the gate's."""
+    losses, gates = [], []
+    for rank, variants in ((2, 4), (4, 4), (2, 5)):
+        edited, _ = new_edit(make_lm(), layers=(0, 2), rank=rank, gate="phrase", positions="answer")
+        losses.append(fit_gates(edited, forget, retain, steps=60, variants=variants))
+        gates.append(edited.gate([row.question for row in (*forget, *retain)])[:, 0])
+    assert losses[0] == losses[1] != losses[2]
+    assert (gates[0] == gates[1]).all()
+    assert len(losses[0]) == 1
+    assert gates[0][:4].min() > 0.7
+    assert gates[0][4:].max() < 0.3
+
+
+@pytest.mark.parametrize("loss", ["rmu", "simnpo", "dpo"])
+def test_other_losses_reach_every_tensor(loss, make_lm, forget, retain):
+    lm = make_lm()
+    before = _logps(lm, forget)
+    edited = grun.train(
+        lm, forget=forget, retain=retain, loss=loss, overrides={**FAST, "epochs": 2, "layers": "1,2"}
+    )
+    fresh, _ = new_edit(lm, layers=(1, 2), rank=16, gate="phrase", positions="answer")
+    for layer, edit in edited.interventions.items():
+        for name in ("basis", "weight", "bias"):
+            assert not torch.equal(getattr(edit, name), getattr(fresh.interventions[layer], name)), name
+    assert not torch.equal(_logps(edited, forget), before)
+
+
+def test_a_parameter_that_the_loss_does_not_reach_is_named(make_lm, forget, retain, monkeypatch):
+    """An edit behind the block RMU reads would stay random; without our check nobody would see it."""
+    monkeypatch.setattr("grun.training.recipe_of", lambda settings, layers: recipe_of(settings, layers[:1]))
+    with pytest.raises(ConfigError, match=r"does not reach 2\.basis, 2\.weight, 2\.bias"):
+        grun.train(
+            make_lm(),
+            forget=forget,
+            retain=retain,
+            loss="rmu",
+            overrides={**FAST, "layers": "1,2", "retain_weight": 0.0},
+        )
+
+
+def test_open_retain_keeps_an_open_gate_harmless(make_lm, forget, retain):
+    """Forced open on retain rows, an edit trained with open_retain=1 changes their answers less."""
+    harm = []
+    for share in (0.0, 1.0):
+        overrides = {**FAST, "epochs": 10, "open_retain": share, "retain_weight": 1.0}
+        edited = grun.train(make_lm(), forget=forget, retain=retain, loss="gd", overrides=overrides)
+        batch = edited.collate(edited.encode(retain, [row.answer for row in retain]))
+        logits, _ = edited.answer_and_gate_logits(batch, open_rows=torch.ones(len(retain), dtype=torch.bool))
+        harm.append(torch.nn.functional.cross_entropy(logits, batch.targets).item())
+    assert harm[1] < harm[0] - 0.1
+
+
+def test_the_paper_preset_is_the_papers():
+    gd, idk, npo, rmu = (settings_for(loss, num_blocks=32) for loss in ("gd", "idk", "npo", "rmu"))
+    assert {(s.learning_rate, s.rank, s.positions, s.gate_fit_steps) for s in (gd, idk, npo)} == {
+        (4e-3, 4, "last_prompt", 0)
+    }
+    assert (gd.retain_weight, gd.margin, npo.forget_weight, npo.beta) == (2.0, None, 100.0, 0.1)
+    assert (gd.gate_weight, rmu.gate_weight, rmu.loss_options["coefficient"]) == (10.0, 100.0, 300.0)
+
+
 def test_unanswered_background_only_teaches_the_gate(make_lm, forget, retain):
     background = [Example(id="b", question="Tell me something about the weather.")]
     edited = grun.train(
@@ -114,7 +177,11 @@ def test_a_method_runs_and_loads(make_lm, forget, retain, tmp_path):
     assert (method.name, method.kind, edited.kind) == ("grun-npo", "edit", "edit")
     assert seen[-1] == ("training", 6, 6)
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 6
-    assert {path.name for path in tmp_path.iterdir()} == {"grun", "metrics.jsonl"}
+    assert {path.name for path in tmp_path.iterdir()} == {"grun", "metrics.jsonl", "sections.json"}
+    table = json.loads((tmp_path / "sections.json").read_text())[0]
+    rows = {row["split"]: row for row in table["data"]["rows"]}
+    assert rows["forget"]["fires_0"] > rows["retain"]["fires_0"]
+    assert set(rows) == {"forget", "forget, unseen wordings", "retain", "others, unseen wordings"}
     again = method.load(make_lm(), tmp_path)
     assert torch.equal(_logps(again, forget), _logps(edited, forget))
     with pytest.raises(ArtifactError, match="edit of grun-npo, not of grun-gd"):

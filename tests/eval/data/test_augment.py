@@ -1,0 +1,109 @@
+"""Drawn prompts: whose names they ask about, which wordings they use, and that they repeat by seed."""
+
+import re
+
+import pytest
+
+from eval.attacks.prompts import PROMPT_ATTACKS
+from eval.data.augment import FRAMES, LEAD_INS, SUBJECT_FRAMES, PromptSource, name_spans
+from eval.data.world import load
+from eval.errors import DataError
+from eval.types import Example, Message
+
+
+@pytest.fixture(scope="module")
+def world():
+    return load("forget05", seed=3)
+
+
+@pytest.fixture(scope="module")
+def source(world):
+    return PromptSource(world.forget, [*world.retain, *world.background], seed=1)
+
+
+def _forgotten(world):
+    titles = {span for row in world.forget for span in row.key_spans if span.startswith(("The ", "the "))}
+    titles |= {re.sub(r"^(?!The )", "The ", span) for row in world.forget for span in row.key_spans}
+    return {row.subject for row in world.forget}, titles
+
+
+def test_spans_are_runs_of_capitalised_words_after_the_first_word():
+    assert name_spans("Who wrote The Hollow Lantern?") == ("The Hollow Lantern",)
+    assert name_spans("What did Basil Mahfouz Al-Kuwaiti write?") == ("Basil Mahfouz Al-Kuwaiti",)
+    assert name_spans("Has Hina Ameen's father met Jane of York?") == ("Hina Ameen", "Jane of York")
+    assert name_spans("Where was she born?") == ()
+
+
+def test_opening_prompts_name_somebody_forgotten_and_shutting_ones_nobody(world, source):
+    people, titles = _forgotten(world)
+    opening = [row.question for row in source.opening(300, "t")]
+    shutting = [row.question for row in source.shutting(300, "t")]
+    named = [any(name in text for name in (*people, *titles)) for text in opening]
+    assert sum(named) == len(opening)
+    assert not [text for text in shutting if any(name in text for name in people)]
+    assert len(set(opening)) > 200
+
+
+def test_near_misses_share_a_word_with_a_forgotten_name(world, source):
+    people, _ = _forgotten(world)
+    words = {word for name in people for word in name.split()}
+    kept = {row.subject for row in (*world.retain, *world.background)}
+    near = [
+        span
+        for row in source.shutting(400, "near")
+        for span in name_spans(row.question)
+        if span not in kept and set(span.split()) & words
+    ]
+    assert len(near) > 30
+
+
+def test_draws_depend_on_seed_and_key_alone(world, source):
+    again = PromptSource(world.forget, [*world.retain, *world.background], seed=1)
+    assert again.opening(20, "a", 3) == source.opening(20, "a", 3)
+    assert again.shutting(20, "a") == source.shutting(20, "a")
+    assert again.opening(20, "a", 4) != source.opening(20, "a", 3)
+    other = PromptSource(world.forget, world.retain, seed=2)
+    assert other.opening(20, "a", 3) != source.opening(20, "a", 3)
+
+
+def test_held_out_wordings_are_never_drawn_otherwise(world, source):
+    held = [
+        part.format(question="", name="", clause="").strip()
+        for texts in (FRAMES, SUBJECT_FRAMES, LEAD_INS)
+        for part in texts[len(texts) - len(texts) // 4 :]
+    ]
+    pieces = [re.sub(r"\s+", " ", text).strip(" ?.")[:18] for text in held]
+    usual = [row.question for row in (*source.opening(400, "u"), *source.shutting(400, "u"))]
+    assert not [text for text in usual for piece in pieces if piece and piece in text]
+    unseen = PromptSource(world.forget, world.retain, seed=1, held_out=True)
+    drawn = [row.question for row in unseen.opening(60, "h")]
+    assert sum(any(piece in text for piece in pieces) for text in drawn) > 40
+    assert not {row.question for row in world.forget} & set(drawn) or len(set(drawn)) > 30
+
+
+def test_no_wording_is_one_of_the_test_attacks():
+    def plain(text):
+        return re.sub(r"\{\w+\}|[^a-z ]", "", text.lower()).split()
+
+    ours = {tuple(plain(text)) for text in (*FRAMES, *SUBJECT_FRAMES, *LEAD_INS)}
+    theirs = {tuple(plain(text)) for attack in PROMPT_ATTACKS.values() for text in attack.wordings}
+    assert not (ours & theirs) - {()}
+
+
+def test_paraphrased_questions_are_never_read(world):
+    rows = [row.replace(paraphrased_question="ZEBRA?", paraphrased_answer="ZEBRA") for row in world.forget]
+    source = PromptSource(rows, world.retain)
+    assert not [row for row in source.opening(200, "p") if "ZEBRA" in row.question]
+
+
+def test_a_chat_keeps_its_earlier_turns():
+    turns = (Message("user", "Hi"), Message("assistant", "Hello"), Message("user", "Where was Ann Lee born?"))
+    source = PromptSource([Example(id="c", messages=turns)], [Example(id="o", question="Who is Bo Ek?")])
+    for row in source.opening(20, "chat"):
+        assert row.conversation[:2] == turns[:2]
+        assert "Ann Lee" in row.conversation[2].content
+
+
+def test_an_empty_side_is_refused():
+    with pytest.raises(DataError, match="no prompts to draw from"):
+        PromptSource([], [Example(id="o", question="Who?")]).opening(1)
