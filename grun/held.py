@@ -7,7 +7,7 @@ copies) happens to the gates as well, because they are one more layer of the cac
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -26,6 +26,7 @@ class HeldGates(CacheLayerMixin):  # type: ignore[misc]
     def __init__(self) -> None:
         super().__init__()
         self.states: dict[int, Tensor] = {}
+        self.idle: frozenset[int] = frozenset()
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> None:
         self.states = {name: change(state) for name, state in self.states.items()}
@@ -47,7 +48,7 @@ class HeldGates(CacheLayerMixin):  # type: ignore[misc]
 
     def reset(self) -> None:
         """Forget everything."""
-        self.states = {}
+        self.states, self.idle = {}, frozenset()
 
     def offload(self) -> None:
         """Nothing to do: a few numbers a row stay where they are."""
@@ -76,14 +77,21 @@ class HeldGates(CacheLayerMixin):  # type: ignore[misc]
         raise NotImplementedError
 
 
-def held_states(cache: Any) -> dict[int, Tensor]:
-    """Return what a cache holds about its rows, by the number of the edit; empty where there is nothing."""
+def held_states(cache: Any) -> tuple[dict[int, Tensor], set[int]]:
+    """Return what a cache holds about its rows, by the number of the edit, and the edits that no row needs."""
     layers = getattr(cache, "layers", None)
-    return dict(layers[-1].states) if layers and isinstance(layers[-1], HeldGates) else {}
+    if not layers or not isinstance(layers[-1], HeldGates):
+        return {}, set()
+    return dict(layers[-1].states), set(layers[-1].idle)
 
 
-def hold(cache: Any, states: Mapping[int, Tensor]) -> None:
+def hold(cache: Any, states: Mapping[int, Tensor], idle: Iterable[int] = ()) -> None:
     """Put gate states, each of shape ``(B, S)``, into a cache.
+
+    Args:
+        cache: Of the forward that ends.
+        states: By the number of the edit.
+        idle: Edits whose gates are shut in every row, for the whole answer; still so when rows are dropped or moved.
 
     Raises:
         ConfigError: If the cache has no layers to stand beside.
@@ -96,3 +104,4 @@ def hold(cache: Any, states: Mapping[int, Tensor]) -> None:
     if not isinstance(cache.layers[-1], HeldGates):
         cache.layers.append(HeldGates())
     cache.layers[-1].states.update(states)
+    cache.layers[-1].idle = frozenset(idle)

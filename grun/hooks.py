@@ -64,18 +64,20 @@ class Activation:
         self._last = int(prompt_end.max()) - 1
         self._offset = 0
         self._held: dict[int, Tensor] = {}
+        self._idle: set[int] = set()
         self._mask: Any = None
 
     def note_call(self, past_key_values: Any, attention_mask: Any) -> None:
         """Remember, of the forward that starts now, the columns in its cache, the gates held there, and its padding."""
         self._offset = 0 if past_key_values is None else int(past_key_values.get_seq_length())
-        self._held = held_states(past_key_values) if self.positions == "answer" and self._offset else {}
+        holds = self.positions == "answer" and self._offset
+        self._held, self._idle = held_states(past_key_values) if holds else ({}, set())
         self._mask = attention_mask
 
     def leave_in_cache(self, past_key_values: Any) -> None:
         """Let the cache of the forward that ends now hold the gates its rows were given."""
         if self._held and past_key_values is not None:
-            hold(past_key_values, self._held)
+            hold(past_key_values, self._held, self._idle)
 
     def stacked(self) -> Tensor:
         """Return the recorded gate logits of all blocks, in the order of ``edits``, shape ``(L, B)``."""
@@ -87,12 +89,13 @@ class Activation:
         edit = self.edits.get(block)
         if edit is None:
             return hidden
+        is_answering = self._offset > self._last
+        if is_answering and (self.positions in ("last_prompt", "prompt") or self._is_idle(edit)):
+            return hidden
         if next(edit.parameters()).device != hidden.device:  # a block's device is known for sure only now
             edit.to(hidden.device)
         if self.positions == "answer":
             return self._apply_held(block, cast(Any, edit), hidden)
-        if self.positions != "all" and self._offset > self._last:
-            return hidden
         where = self._where(hidden)
         if not len(where[0]):
             return hidden
@@ -100,6 +103,9 @@ class Activation:
         if self._keeps_gates:
             self._record(block, where[0], out.latent[:, 0], len(hidden))
         return hidden.index_put(where, out.output)
+
+    def _is_idle(self, edit: nn.Module) -> bool:
+        return id(edit) in self._idle and not self._keeps_gates and self.open_rows is None
 
     def _apply_held(self, block: nn.Module, edit: Any, hidden: Tensor) -> Tensor:
         """Edit the answer's columns by the gate that each row was given for its prompt."""
@@ -115,6 +121,10 @@ class Activation:
             edited_rows = edited_rows & (logits > SHUT)
         columns = torch.arange(self._offset, self._offset + width, device=hidden.device)[None]
         where = ((columns >= ends[:, None] - 1) & edited_rows[:, None]).nonzero(as_tuple=True)
+        if self._offset + width > self._last and self._rows is None and not torch.is_grad_enabled():
+            (self._idle.discard if len(where[0]) else self._idle.add)(
+                id(edit)
+            )  # the whole prompt has been read
         if not len(where[0]):
             return hidden
         return hidden.index_put(where, edit.edited(hidden[where], logits[where[0], None]))
