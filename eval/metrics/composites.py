@@ -85,11 +85,11 @@ def _lume(results: Results) -> dict[str, MetricResult]:
     terms = {
         name: (_complement if name.startswith("forget") else _value)(results, name) for name in LUME_TERMS
     }
-    loss_auc = _value(results, "mia_loss")
+    attack = results.get("mia_loss", MetricResult(value=None, reason="the log has no mia_loss"))
     privacy = (
-        MetricResult(value=None, reason=results["mia_loss"].reason)
-        if loss_auc is None
-        else MetricResult(value=1.0 - 2.0 * abs(loss_auc - 0.5), n=results["mia_loss"].n)
+        MetricResult(value=None, reason=attack.reason)
+        if attack.value is None
+        else MetricResult(value=1.0 - 2.0 * abs(attack.value - 0.5), n=attack.n)
     )
     out = {"lume_task_aggregate": _combined(terms), "lume_mia_score": privacy}
     parts = {name: result.value for name, result in out.items()} | {"mmlu_acc": _value(results, "mmlu_acc")}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -253,3 +254,48 @@ def test_a_retain_log_of_another_benchmark_is_refused_before_the_model_runs(tiny
     rows = {str(i): {"ground_truth": "x", "generation": ""} for i in range(40)}
     with pytest.raises(DataError, match="Only 0 of 40 forget rows"):
         evaluate(tiny_lm, benchmark, reference={"forget_knowmem_ROUGE": {"value_by_index": rows}})
+
+
+def test_lume_on_its_real_rows_equals_the_official_scorers_steps(
+    tiny_lm: LanguageModel, shared_data: Any
+) -> None:
+    from rouge_score.rouge_scorer import RougeScorer
+
+    benchmark = load_benchmark("lume:12", data_dir=shared_data / "lume")
+    benchmark = replace(benchmark, measures=tuple(m for m in benchmark.measures if isinstance(m, Generated)))
+    truth = {row.messages: str(row.answer) for rows in benchmark.splits.values() for row in rows}
+
+    def says(text: str, number: int) -> str:  # right, right but for case, cut short, or with a word more
+        half = " ".join(text.split()[: max(1, len(text.split()) // 2)])
+        return (text, text.upper(), half, f"{text} indeed")[number % 4]
+
+    said = {messages: says(text, i) for i, (messages, text) in enumerate(truth.items())}
+
+    def generate(prompts: Sequence[Example], *_: Any, **__: Any) -> list[Generation]:
+        return [Generation(text=said[row.messages]) for row in prompts]
+
+    tiny_lm.generate = generate  # type: ignore[method-assign]
+    results = evaluate(tiny_lm, benchmark).results
+
+    scorer = RougeScorer(["rougeL"], use_stemmer=True)
+    terms = []
+    for part in ("forget", "retain"):
+        for task in ("Task1", "Task2", "Task3"):
+            regurgitated = [
+                scorer.score(str(row.answer), said[row.messages])["rougeL"].recall
+                for row in benchmark.splits[f"{part}_{task}_sc"]
+            ]
+            known = [
+                said[row.messages].strip().lower() == str(row.answer).strip().lower()
+                for row in benchmark.splits[f"{part}_{task}_qa"]
+            ]
+            for values in (regurgitated, known):
+                mean = sum(values) / len(values)
+                terms.append(1 - mean if part == "forget" else mean)
+    assert len(terms) == 12
+    assert min(terms) > 0
+    assert results["lume_task_aggregate"].value == pytest.approx(
+        12 / sum(1 / term for term in terms), rel=1e-9
+    )
+    assert results["lume_final_score"].value is None
+    assert "missing: lume_mia_score, mmlu_acc" in str(results["lume_final_score"].reason)
