@@ -82,8 +82,14 @@ def generation(lm: Any) -> list[dict[str, Any]]:
     edits = {
         "linear gate": new_edit(lm, layers=layers)[0],
         "mlp gate": new_edit(lm, layers=layers, gate="mlp")[0],
+        "phrase gate, answer, shut": new_edit(lm, layers=layers, gate="phrase", positions="answer")[0],
+        "phrase gate, answer, open": new_edit(lm, layers=layers, gate="phrase", positions="answer")[0],
         "linear gate, every token": new_edit(lm, layers=layers, positions="all")[0],
     }
+    with torch.no_grad():
+        for name, logit in (("shut", -20.0), ("open", 20.0)):
+            first = edits[f"phrase gate, answer, {name}"]
+            first.interventions[first.config.layers[0]].gate.out_bias.fill_(logit)
     stack = EditStack(lm)
     for i in range(10):
         stack.add(f"request {i}", new_edit(lm, layers=layers, seed=i)[0])
