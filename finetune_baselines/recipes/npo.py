@@ -42,7 +42,7 @@ RECIPES = (
         summary="NPO token by token: each answer token fades on its own; descent on the retain answers",
         paper="arXiv:2503.13690; TNPO arXiv:2502.19301",
         terms=(forget("npo-token"), retain("ce")),
-        scratch={"retain_per_forget": 2, "retain_weight": 2.0},
+        scratch={"epochs": 7, "retain_per_forget": 2, "retain_weight": 2.0},
         scratch_lora={"learning_rate": 1.5e-3, "epochs": 12},
     ),
     Recipe(
@@ -51,7 +51,7 @@ RECIPES = (
         paper="arXiv:2410.07163",
         terms=(forget("simnpo", weight=0.125), retain("ce")),
         options={"beta": 4.5},  # TOFU forget10; forget05: beta 2.5 with forget_weight 0.1375
-        scratch={"retain_per_forget": 2, "beta": 2.5, "forget_weight": 1.0},
+        scratch={"epochs": 7, "retain_per_forget": 2, "beta": 2.5, "forget_weight": 1.0},
         scratch_lora={"learning_rate": 1.5e-3, "epochs": 12},
     ),
     Recipe(

@@ -17,7 +17,7 @@ RECIPES = (
         summary='Prefers "I don\'t know" lines to the forget answers, and keeps the retain answers',
         paper="arXiv:2305.18290; as unlearning arXiv:2404.05868",
         terms=(forget("dpo", other="refusal"), retain("ce")),
-        scratch=_SCRATCH,
+        scratch={"epochs": 8, "retain_per_forget": 3, "retain_weight": 3.0, "beta": 0.05},
         scratch_lora=_SCRATCH_LORA,
     ),
     Recipe(
@@ -25,7 +25,7 @@ RECIPES = (
         summary='Makes the forget answers less welcome than "I don\'t know" lines, and keeps the retain answers',
         paper="arXiv:2402.01306; as unlearning arXiv:2404.05868",
         terms=(forget("kto", other="refusal"), retain("ce")),
-        scratch=_SCRATCH,
+        scratch={**_SCRATCH, "epochs": 7, "forget_weight": 2.0},
         scratch_lora=_SCRATCH_LORA,
     ),
     Recipe(
@@ -47,8 +47,8 @@ RECIPES = (
             options={"divergence": divergence},
             paper_settings=TrainSettings(epochs=5, batch_size=64, accumulation=4),
             paper_lora=LoraSettings(rank=8, alpha=32.0, dropout=0.05),
-            scratch={"learning_rate": 5e-4, "epochs": 5},
-            scratch_lora={"epochs": 10},
+            scratch={"learning_rate": 3e-4, "epochs": 10},
+            scratch_lora={"learning_rate": 5e-4},
         )
         for divergence, words in (
             ("tv", "total variation"),

@@ -22,7 +22,7 @@ RECIPES = (
         paper="arXiv:2310.10683",
         terms=(forget("ce", on="random"), retain("ce")),
         extras=(RandomMatching,),
-        scratch={"learning_rate": 7e-4, "epochs": 6, "retain_per_forget": 2},
+        scratch={"epochs": 12, "retain_per_forget": 2},
         scratch_lora={"learning_rate": 1.5e-3, "epochs": 10},
     ),
 )
