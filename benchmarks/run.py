@@ -7,7 +7,14 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-NAMES = ("full_evaluation", "npo_reference", "generation_overhead")
+NAMES = (
+    "full_evaluation",
+    "npo_reference",
+    "training_ratios",
+    "generation_overhead",
+    "grun_overhead",
+    "grun_sequence",
+)
 
 
 def main(names: list[str]) -> int:

@@ -85,6 +85,11 @@ def train(
             progress=progress,
             watch=watch,
         )
+        if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+            raise ConfigError(
+                "Sharded weights (FSDP, DeepSpeed) cannot be saved as an artifact here; launch with plain data "
+                "parallelism, and use lora or quantization for a model that is too large for one device."
+            )
         if metrics is not None:
             keep_lines(metrics, step_of(checkpoint))
         if watch is not None:

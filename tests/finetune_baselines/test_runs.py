@@ -450,3 +450,17 @@ def test_the_checkpoint_of_another_method_is_refused_with_a_sentence(tiny_lm, ex
     train(tiny_lm, "npo", forget=examples[:4], retain=examples[4:], overrides=options, resume_from=checkpoint,
           progress=lambda what, done, total: steps.append(done))  # fmt: skip
     assert steps == [5, 6]
+
+
+def test_sharded_training_is_refused_rather_than_saved_in_pieces(tiny_lm, examples, monkeypatch):
+    from finetune_baselines.trainer import UnlearningTrainer
+
+    create = UnlearningTrainer.create_accelerator_and_postprocess
+
+    def sharded(self):
+        create(self)
+        self.is_fsdp_enabled = True
+
+    monkeypatch.setattr(UnlearningTrainer, "create_accelerator_and_postprocess", sharded)
+    with pytest.raises(ConfigError, match="Sharded weights"):
+        _run(tiny_lm, _rows(tiny_lm, examples))
