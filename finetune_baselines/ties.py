@@ -25,7 +25,7 @@ from finetune_baselines.processes import is_main, wait
 from finetune_baselines.recipes import LoraSettings, Recipe
 from finetune_baselines.recipes.merged import TiesOptions
 
-__all__ = ["merge_adapters", "merge_changes", "train_and_merge"]
+__all__ = ["merge_changes", "merge_models", "train_and_merge"]
 
 OWNER = "run.json"
 """In a finished half's folder: what it was trained from."""
@@ -54,10 +54,10 @@ def train_and_merge(
     seed: int,
     progress: Progress | None,
 ) -> tuple[LanguageModel, Parametrization, Section]:
-    """Train both adapters and merge them; a half that is finished already is not trained again.
+    """Train both halves and merge them; a half that is finished already is not trained again.
 
     Args:
-        run: Trains one adapter.
+        run: Trains one half.
         lm: The model to start from.
         configuration: Of the whole.
         data: The rows.
@@ -69,14 +69,15 @@ def train_and_merge(
         The merged model, what its artifact is, and what a report says about it.
 
     Raises:
-        ConfigError: If the parametrization is no plain adapter.
+        ConfigError: If factors or a rank are asked for where there are no adapters.
     """
-    if type(configuration.parametrization) is not Lora:
-        raise ConfigError(
-            f"{configuration.recipe.name} merges two LoRA adapters; parametrization "
-            f"{configuration.parametrization.name!r} has none to merge."
-        )
     options = configuration.recipe.get(TiesOptions)
+    has_adapter = isinstance(configuration.parametrization, Lora)
+    if not has_adapter and (options.ties_space == "factors" or options.merge_rank is not None):
+        raise ConfigError(
+            f"ties_space=factors and merge_rank are about adapters; parametrization "
+            f"{configuration.parametrization.name!r} has none."
+        )
     halves: list[LanguageModel] = []
     for name, half in (("over", _half(configuration)), ("under", _half(configuration, under=options))):
         folder = None if output_dir is None else output_dir / name
@@ -88,41 +89,40 @@ def train_and_merge(
         if folder is not None and is_main():
             write_json(folder / OWNER, {"run": key})
         wait()
-    return merge_adapters(lm, halves, options, configuration.recipe.name)
+    return merge_models(lm, halves, options, configuration.recipe.name)
 
 
-def merge_adapters(
+def merge_models(
     lm: LanguageModel, tuned: list[LanguageModel], options: TiesOptions, method: str
 ) -> tuple[LanguageModel, Parametrization, Section]:
-    """Merge two adapters on one base; see `train_and_merge`.
+    """Merge what two runs changed about one base; see `train_and_merge`.
 
     Args:
         lm: The base.
-        tuned: The same base with one adapter each.
+        tuned: The same base with an adapter each, or with weights of its own.
         options: How.
         method: Names the report's section.
     """
     shares = torch.tensor([options.over_share, options.under_share])
-    pairs = list(zip(*(adapted_layers(one.model).items() for one in tuned), strict=True))
     rank = options.merge_rank
-    model = clone(lm.model, lambda name: name in {f"{layer}.weight" for (layer, _), _ in pairs})
+    base = clone(lm.model, lambda name: False)
     rows: list[dict[str, Any]] = []
+    changes: dict[str, Tensor] = {}
     factors: dict[str, tuple[Tensor, Tensor]] = {}
     with torch.no_grad():
-        for (name, first), (_, second) in pairs:
-            both = [layer.get_delta_weight(ADAPTER).float() for layer in (first, second)]
+        first, second = (_changes(base, one.model) for one in tuned)
+        for name in first:
+            both = [first[name], second[name]]
             if options.ties_space == "factors":
-                change = _merged_factors([first, second], shares, options.density)
+                layers = [adapted_layers(one.model)[name.removesuffix(".weight")] for one in tuned]
+                changes[name] = _merged_factors(layers, shares, options.density)
             else:
-                change = merge_changes(both, shares, options.density)
-            row = _row(name, both, change)
+                changes[name] = merge_changes(both, shares, options.density)
+            row = _row(name, both, changes[name])
             if rank is not None:
-                factors[name] = _factorized(change.T if first.fan_in_fan_out else change, rank)
-                product = factors[name][1] @ factors[name][0]
-                left_out = float((change - (product.T if first.fan_in_fan_out else product)).norm())
+                factors[name] = _factorized(changes[name], rank)
+                left_out = float((changes[name] - factors[name][1] @ factors[name][0]).norm())
                 row["error"] = left_out / row["merged"] if row["merged"] else 0.0
-            weight = model.get_submodule(name).weight
-            weight.add_(change.to(weight.dtype))
             rows.append(row)
     section = Section(
         id=f"{method}-merge",
@@ -137,9 +137,26 @@ def merge_adapters(
         ),
         data={"columns": _columns(rank is not None), "rows": rows},
     )
-    part, merged = (Full(), wrapped(lm, model)) if rank is None else _as_adapter(lm, tuned[0], factors, rank)
     trained = sum(one.trainable_parameters for one in tuned)
-    return TunedModel.of(merged, num_trained=trained), part, section
+    if rank is not None:
+        part, merged = _as_adapter(lm, tuned[0], factors, rank)
+        return TunedModel.of(merged, num_trained=trained), part, section
+    model = clone(lm.model, lambda name: name in changes)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name in changes:
+                parameter.add_(changes[name].to(parameter.dtype))
+    return TunedModel.of(wrapped(lm, model), num_trained=trained), Full(), section
+
+
+def _changes(base: Any, tuned: Any) -> dict[str, Tensor]:
+    """Return what a run changed, fp32, by the parameter's name in the base."""
+    if hasattr(tuned, "peft_config"):
+        layers = adapted_layers(tuned)
+        return {f"{name}.weight": layer.get_delta_weight(ADAPTER).float() for name, layer in layers.items()}
+    start = dict(base.named_parameters())
+    own = dict(tuned.named_parameters())
+    return {name: p.float() - start[name].float() for name, p in own.items() if p.requires_grad}
 
 
 def merge_changes(changes: list[Tensor], shares: Tensor, density: float) -> Tensor:
@@ -199,7 +216,10 @@ def _as_adapter(
     adapter = part.prepare(lm, seed=0)
     with torch.no_grad():
         for name, layer in adapted_layers(adapter.model).items():
-            (down, up), found = factors[name], len(factors[name][0])
+            down, up = factors[f"{name}.weight"]
+            if layer.fan_in_fan_out:
+                down, up = up.T, down.T
+            found = len(down)
             layer.lora_A[ADAPTER].weight.zero_()[:found] = down
             layer.lora_B[ADAPTER].weight.zero_()[:, :found] = up
     return part, adapter
@@ -231,7 +251,7 @@ def _owner(folder: Path) -> str | None:
 def _named(name: str, progress: Progress | None) -> Progress | None:
     if progress is None:
         return None
-    return lambda what, done, total: progress(f"{name}-unlearned adapter: {what}", done, total)
+    return lambda what, done, total: progress(f"{name}-unlearned half: {what}", done, total)
 
 
 def _row(name: str, both: list[Tensor], change: Tensor) -> dict[str, Any]:

@@ -129,7 +129,8 @@ def trained(request, run):
 
 
 def test_every_term_is_reported_and_finite(trained):
-    lines = [json.loads(line) for line in (trained.folder / "metrics.jsonl").read_text().splitlines()]
+    folder = trained.folder / "over" if trained.name == "ties" else trained.folder
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     labels = {label for line in lines for label in line["terms"]}
     assert lines
     assert {use.label for use in RECIPES[trained.name].active} <= labels
@@ -141,6 +142,8 @@ def test_the_forget_answers_become_unlikely(trained, target, data):
 
 
 def test_only_what_is_declared_trains_and_all_of_it_does(trained, target):
+    if trained.name == "ties":
+        pytest.skip("a merge of two trained models holds no tensor that an optimizer stepped on")
     named = dict(trained.model.model.named_parameters())
     declared = {name for name, p in named.items() if p.requires_grad}
     restricted = any(TERMS[use.loss].trains for use in RECIPES[trained.name].active)
@@ -160,7 +163,7 @@ def test_saved_loaded_and_merged_it_says_the_same(trained, target, data):
     expected = _logits(trained.model, data)
     loaded = _method(trained.name, trained.part).load(target, trained.folder)
     assert torch.equal(_logits(loaded, data), expected)
-    if trained.part == "lora":
+    if hasattr(trained.model.model, "peft_config"):
         merged = LanguageModel(
             copy.deepcopy(trained.model.model).merge_and_unload(), target.tokenizer, kind="weights"
         )

@@ -12,7 +12,7 @@ from finetune_baselines.parametrization import Lora
 from finetune_baselines.parametrization.lora import ADAPTER, adapted_layers
 from finetune_baselines.recipes import LoraSettings
 from finetune_baselines.recipes.merged import TiesOptions
-from finetune_baselines.ties import merge_adapters, merge_changes
+from finetune_baselines.ties import merge_changes, merge_models
 
 QUICK = {
     "epochs": 2,
@@ -80,7 +80,7 @@ def _rotate(tuned):
 
 def test_the_merged_model_is_the_base_plus_the_merged_changes(tiny_lm):
     tuned = [_adapter(tiny_lm, 1), _adapter(tiny_lm, 2)]
-    merged, part, section = merge_adapters(tiny_lm, tuned, TiesOptions(), "ties")
+    merged, part, section = merge_models(tiny_lm, tuned, TiesOptions(), "ties")
     assert part.name == "full"
     for name, layer in adapted_layers(tuned[0].model).items():
         other = adapted_layers(tuned[1].model)[name]
@@ -97,7 +97,7 @@ def test_merging_changes_does_not_depend_on_the_basis_but_merging_factors_does(t
     for space in ("dense", "factors"):
         options = TiesOptions(ties_space=space)
         plain, turned = (
-            merge_adapters(tiny_lm, [change(_adapter(tiny_lm, 1)), _adapter(tiny_lm, 2)], options, "ties")[0]
+            merge_models(tiny_lm, [change(_adapter(tiny_lm, 1)), _adapter(tiny_lm, 2)], options, "ties")[0]
             for change in (lambda tuned: tuned, _rotate)
         )
         results[space] = float((_logits(plain, examples) - _logits(turned, examples)).abs().max())
@@ -107,12 +107,12 @@ def test_merging_changes_does_not_depend_on_the_basis_but_merging_factors_does(t
 
 def test_an_adapter_of_high_rank_says_the_same_and_one_of_low_rank_says_its_error(tiny_lm, examples):
     tuned = [_adapter(tiny_lm, 1), _adapter(tiny_lm, 2)]
-    whole, _, _ = merge_adapters(tiny_lm, tuned, TiesOptions(), "ties")
-    exact, part, section = merge_adapters(tiny_lm, tuned, TiesOptions(merge_rank=40), "ties")
+    whole, _, _ = merge_models(tiny_lm, tuned, TiesOptions(), "ties")
+    exact, part, section = merge_models(tiny_lm, tuned, TiesOptions(merge_rank=40), "ties")
     assert part.name == "lora"
     torch.testing.assert_close(_logits(exact, examples), _logits(whole, examples), rtol=1e-3, atol=1e-4)
     assert max(row["error"] for row in section.data["rows"]) < 1e-5
-    _, _, rough = merge_adapters(tiny_lm, tuned, TiesOptions(merge_rank=1), "ties")
+    _, _, rough = merge_models(tiny_lm, tuned, TiesOptions(merge_rank=1), "ties")
     assert min(row["error"] for row in rough.data["rows"]) > 0.1
 
 
@@ -134,9 +134,19 @@ def test_both_halves_are_trained_with_their_own_weights_and_merged(tiny_lm, exam
     assert torch.equal(_logits(again, examples), _logits(tuned, examples))
 
 
-def test_what_has_no_adapter_cannot_be_merged(tiny_lm, examples):
-    with pytest.raises(ConfigError, match="merges two LoRA adapters"):
-        train(tiny_lm, "ties", forget=examples[:4], retain=examples[4:], parametrization="full")
+def test_whole_models_merge_too_but_have_no_factors(tiny_lm, examples, tmp_path):
+    overrides = {
+        key: value for key, value in QUICK.items() if key in ("epochs", "batch_size", "learning_rate")
+    }
+    rows = {"forget": examples[:4], "retain": examples[4:]}
+    tuned = train(tiny_lm, "ties", parametrization="full", overrides=overrides, output_dir=tmp_path, **rows)
+    start = dict(tiny_lm.model.named_parameters())
+    assert all(
+        not torch.equal(p, start[name]) for name, p in tuned.model.named_parameters() if "proj" in name
+    )
+    assert tuned.trainable_parameters == 2 * sum(p.numel() for p in tiny_lm.model.parameters())
+    with pytest.raises(ConfigError, match="about adapters"):
+        train(tiny_lm, "ties", parametrization="full", overrides={"merge_rank": 4}, **rows)
 
 
 @pytest.mark.parametrize(
