@@ -200,8 +200,8 @@ def main() -> None:
     report(
         "grun_overhead",
         rows,
-        note=f"CPU ms of the process a token or a step, beside what the ratio is over; generate: {PROMPT_TOKENS} prompt "
-        f"and {NEW_TOKENS} new tokens, greedy; training: {TRAIN_TOKENS} tokens a row, half of them answer; LoRA: our "
+        note=f"CPU ms of the process a token or a step, beside what the ratio is over; generate: {PROMPT_TOKENS} "
+        f"prompt and {NEW_TOKENS} new tokens, greedy; training: {TRAIN_TOKENS} tokens a row, half of them answer; LoRA: our "
         "default shape",
     )
 
