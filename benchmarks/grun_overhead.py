@@ -200,9 +200,11 @@ def main() -> None:
     report(
         "grun_overhead",
         rows,
-        note=f"CPU ms of the process a token or a step, beside what the ratio is over; generate: {PROMPT_TOKENS} "
-        f"prompt and {NEW_TOKENS} new tokens, greedy; training: {TRAIN_TOKENS} tokens a row, half of them answer; LoRA: our "
-        "default shape",
+        note=(
+            "CPU ms of the process a token or a step, beside what the ratio is over; generate: "
+            f"{PROMPT_TOKENS} prompt and {NEW_TOKENS} new tokens, greedy; training: {TRAIN_TOKENS} tokens a row, "
+            "half of them answer; LoRA: our default shape"
+        ),
     )
 
 
