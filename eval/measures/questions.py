@@ -81,7 +81,7 @@ def _splits(benchmark: Benchmark) -> Mapping[str, tuple[Example, ...]]:
             if (row.question is None and row.messages is None) or row.answer is None:
                 raise DataError(
                     f"Row {row.id!r} of {benchmark.name}'s split {split!r} has no question or no answer; evaluation "
-                    "asks questions: give it both."
+                    "asks questions: give it both (documents: benchmark text:FILE)."
                 )
     return splits
 

@@ -25,6 +25,12 @@ __all__ = ["Generation", "GenerationOptions", "LanguageModel"]
 LOGITS_BYTES = 2**25
 """Answer logits (fp32) of one scoring batch on a CPU (small batches stay in its cache); 64 times as much on a GPU."""
 
+INPUT_TOKENS = 2**15
+"""Prompt tokens of one scoring batch on a CPU, each distinct prompt counted once; 16 times as many on a GPU."""
+
+KEPT_TOGETHER = 8
+"""Answers of one prompt that stay in one batch whatever they cost, so that the prompt is computed once."""
+
 
 class LanguageModel:
     """A causal model with its tokenizer and template, scored and sampled in one way.
@@ -311,8 +317,10 @@ class LanguageModel:
         return rows
 
     def _scoring_batches(self, rows: Sequence[Encoded]) -> Iterator[list[Encoded]]:
-        """Yield rows of like answer length, those of one prompt together, within the memory for logits."""
-        budget = LOGITS_BYTES * (64 if self.device.type == "cuda" else 1) // (4 * self.vocab_size)
+        """Yield rows of like answer length, those of one prompt together, within the memory for logits and inputs."""
+        is_gpu = self.device.type == "cuda"
+        budget = LOGITS_BYTES * (64 if is_gpu else 1) // (4 * self.vocab_size)
+        limit = INPUT_TOKENS * (16 if is_gpu else 1)
         groups: dict[tuple[int, ...], list[Encoded]] = {}
         for row in rows:
             groups.setdefault(row.prompt_ids, []).append(row)
@@ -320,12 +328,17 @@ class LanguageModel:
         def cost(members: list[Encoded]) -> int:
             return max(len(row.answer_ids) for row in members)
 
+        pieces = [piece for members in groups.values() for piece in _pieces(members, budget)]
         chunk: list[Encoded] = []
-        for members in sorted(groups.values(), key=lambda g: (cost(g), len(g[0].prompt_ids))):
-            if chunk and (len(chunk) + len(members)) * cost(members) > budget:
+        prompts = 0
+        for members in sorted(pieces, key=lambda g: (cost(g), len(g[0].prompt_ids))):
+            width = max(len(row.prompt_ids) for row in (*chunk, *members))
+            is_full = (len(chunk) + len(members)) * cost(members) > budget
+            if chunk and (is_full or (prompts + 1) * width > limit):
                 yield chunk
-                chunk = []
+                chunk, prompts = [], 0
             chunk.extend(members)
+            prompts += 1
         if chunk:
             yield chunk
 
@@ -342,6 +355,15 @@ class LanguageModel:
             chunk.append(i)
         if chunk:
             yield chunk
+
+
+def _pieces(members: list[Encoded], budget: int) -> list[list[Encoded]]:
+    """Split the answers of one prompt where they are too many: whole documents, which share a single first token."""
+    members = sorted(members, key=lambda row: len(row.answer_ids))
+    longest = len(members[-1].answer_ids)
+    together = 1 if len(members[0].prompt_ids) == 1 else KEPT_TOGETHER
+    size = max(together, budget // longest)
+    return [members[i : i + size] for i in range(0, len(members), size)]
 
 
 def _identity(model: Any) -> str:

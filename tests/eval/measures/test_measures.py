@@ -72,6 +72,46 @@ def test_a_documents_scores_equal_those_of_the_plain_model(tiny_lm: LanguageMode
     assert result.results["x_perplexity"].value == pytest.approx(float((-expected).mean().exp()), rel=1e-5)
 
 
+def test_documents_and_long_prompts_do_not_meet_in_one_huge_batch(
+    tiny_lm: LanguageModel, monkeypatch: Any
+) -> None:
+    from eval.models import language_model
+
+    sizes: list[tuple[int, int, int]] = []
+    real = tiny_lm.collate
+
+    def collate(rows: Sequence[Any]) -> Any:
+        prompts = {row.prompt_ids for row in rows}
+        tokens = sum(len(row.answer_ids) for row in rows)
+        sizes.append((len(rows), tokens, len(prompts) * max(map(len, prompts))))
+        return real(rows)
+
+    tiny_lm.collate = collate  # type: ignore[method-assign]
+    monkeypatch.setattr(language_model, "LOGITS_BYTES", 4 * tiny_lm.vocab_size * 60)
+    monkeypatch.setattr(language_model, "INPUT_TOKENS", 90)
+    rows = [
+        document(str(i), f"Person {i % 4} was born in Rome, says {'a b c d '[: 2 * (i % 4)]}.")
+        for i in range(9)
+    ]
+    alone = [tiny_lm.score([row], [row.answer])[0].sum_logp for row in rows]
+    sizes.clear()
+    together = [score.sum_logp for score in tiny_lm.score(rows, [str(row.answer) for row in rows])]
+    assert together == pytest.approx(alone, rel=1e-4)
+    assert max(tokens for _, tokens, _ in sizes) <= 60
+    sizes.clear()
+    asked = [continuation(str(i), f"Question {i}: " + "where was person 1 born? " * 4, "A") for i in range(6)]
+    tiny_lm.score([row for row in asked for _ in "ABCD"], list("ABCD") * 6)
+    assert len(sizes) > 1
+    assert {rows % 4 for rows, _, _ in sizes} == {0}  # the letters of one question stay together
+    assert all(tokens <= 90 or rows == 4 for rows, _, tokens in sizes)
+    sizes.clear()
+    several = Example(id="0", question="Who?", answer="x")
+    tiny_lm.score(
+        [several] * 7, [f"A long answer, number {i}, which goes on and on and on." for i in range(7)]
+    )
+    assert [rows for rows, *_ in sizes] == [7]
+
+
 def test_the_likeliest_letter_is_chosen(tiny_lm: LanguageModel) -> None:
     rows = [
         continuation(str(i), f"Question {i}\nA. a\nB. b\nC. c\nD. d\nAnswer:", "ABCD"[i]).replace(
