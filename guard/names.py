@@ -131,7 +131,7 @@ class NameIndex:
                 if f" {' '.join(title)} " not in innocent and title not in self.people:
                     quoted.add(title)
                     by_name[title].add(example.subject or example.id)
-        places = _mostly_places(forget, set(by_name) - self.people - quoted)
+        places = _mostly_places(forget, forget_runs - self.people - quoted)
         self.places = frozenset(places)
         """Names that stand where a place, a field or a group is meant."""
         named = {
@@ -146,6 +146,11 @@ class NameIndex:
         self._known_words: frozenset[str] = _CALENDAR | {word for e in forget for word in words(_text(e))}
         self._forget_text = " " + " ; ".join(" ".join(words(_text(e))) for e in forget) + " "
         self._correct = self._known_words | {word for e in retain for word in words(_text(e))}
+        innocent_words = set(innocent.split())
+        self._distinctive = frozenset(
+            w for w in self._people_of_word if w not in innocent_words and not is_common(w)
+        )
+        """Words of forgotten names that nobody else has, as far as one can tell."""
         self._retain_by_first: dict[str, list[tuple[str, ...]]] = defaultdict(list)
         for retained in self.retain_names:
             self._retain_by_first[retained[0]].append(retained)
@@ -254,6 +259,8 @@ class NameIndex:
             share = len(hits[name]) / max(1, len(needed))
             if hits[name] & {name[0], name[-1]}:
                 share = max(share, 0.5)  # a first or last name alone says as much, however many stand between
+            if hits[name] & self._distinctive:
+                share = max(share, 0.75)
             shares[name] = 1.0 if hits[name] | weak[name] >= needed else share
         best = max(shares.values())
         return min(best, 1.0), {name for name, share in shares.items() if share == best and share}, matched
@@ -324,9 +331,14 @@ def _windows(found: Sequence[str], longest: int) -> Iterable[tuple[str, ...]]:
             yield tuple(found[begin:end])
 
 
+_WITH_ARTICLE = re.compile(r"(?<=[a-z,] )(?:The|An?)(?: [A-Z][\w'\u2019-]+){2,5}")
+"""A capital article inside a sentence begins a title: "the author of The Gentle Compass"."""
+
+
 def _quoted(example: Example) -> set[tuple[str, ...]]:
-    """Quoted titles of two words or more, or of one long one."""
+    """Quoted titles of two words or more, or of one long one, and titles that begin with an article."""
     spans = [tuple(words(m[1] or m[2])) for m in _QUOTED.finditer(_text(example))]
+    spans += [tuple(words(m[0])) for m in _WITH_ARTICLE.finditer(_text(example))]
     return {
         s
         for s in spans
