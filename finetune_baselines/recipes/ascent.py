@@ -43,7 +43,7 @@ RECIPES = (
         paper="GNM, doi:10.1007/978-3-031-88714-7_16",
         # The forget term has no gradient at the start: the first steps are the retain term's.
         terms=(forget("klf"), retain("ce")),
-        scratch={"epochs": 8, "max_forget_loss": 6.0},
+        scratch={"epochs": 8, "max_forget_loss": 5.0, "retain_weight": 1.5},
         scratch_lora={"learning_rate": 1.5e-3, "epochs": 14},
     ),
     Recipe(
@@ -61,7 +61,7 @@ RECIPES = (
         paper="arXiv:2505.11953",
         terms=(forget("satimp"), retain("ce", weight=0.1)),
         paper_settings=TrainSettings(epochs=5, batch_size=16),
-        scratch={"epochs": 8, "beta1": 1.0},
+        scratch={"epochs": 10, "beta1": 1.0, "retain_weight": 0.2},
         scratch_lora={"learning_rate": 1.5e-3, "epochs": 14},
     ),
 )

@@ -47,14 +47,14 @@ RECIPES = (
             options={"divergence": divergence},
             paper_settings=TrainSettings(epochs=5, batch_size=64, accumulation=4),
             paper_lora=LoraSettings(rank=8, alpha=32.0, dropout=0.05),
-            scratch={"learning_rate": 3e-4, "epochs": 10},
+            scratch={"learning_rate": rate, "epochs": 10},
             scratch_lora={"learning_rate": 5e-4},
         )
-        for divergence, words in (
-            ("tv", "total variation"),
-            ("kl", "KL divergence"),
-            ("js", "Jensen-Shannon divergence"),
-            ("pearson", "Pearson divergence"),
+        for divergence, words, rate in (
+            ("tv", "total variation", 3e-4),
+            ("kl", "KL divergence", 2e-4),
+            ("js", "Jensen-Shannon divergence", 2e-4),
+            ("pearson", "Pearson divergence", 1e-4),
         )
     ),
 )
