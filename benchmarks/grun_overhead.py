@@ -17,6 +17,7 @@ from harness import interleaved, millions, random_llama, report
 SHAPE = (12, 768, 32000)
 """Blocks, hidden size, vocabulary: a token costs more than 20 ms on one core."""
 NEW_TOKENS, PROMPT_TOKENS, REPEATS = 24, 64, 5
+BATCHES = (1, 8)
 TRAIN_ROWS, TRAIN_TOKENS = 8, 96
 
 SHAPES = {
@@ -97,7 +98,7 @@ def generation(lm: Any) -> list[dict[str, Any]]:
         stack.add(f"request {i}", new_edit(lm, layers=layers, seed=i)[0])
     edited = {**edits, "stack of 10, linear gates": stack}
     rows = []
-    for size in (1, 8):
+    for size in BATCHES:
         generator = torch.Generator().manual_seed(0)
         ids = torch.randint(10, lm.vocab_size, (size, PROMPT_TOKENS), generator=generator)
         inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
