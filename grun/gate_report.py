@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from eval.data.augment import PromptSource
 from eval.report.gate_section import GateReadings, gate_sections
 from eval.types import Example, UnlearningData
+from grun.documents import with_prompts
 
 if TYPE_CHECKING:
     from eval.data.benchmark import Benchmark
@@ -24,14 +25,14 @@ _MOST = 200
 
 def held_out_prompts(data: UnlearningData, *, seed: int = 0) -> Prompts:
     """Return what can be asked with a method's own data: its rows, and both sides in wordings kept out of the fit."""
-    others = [*data.retain, *data.background]
-    source = PromptSource(data.forget, others, seed=seed, held_out=True)
-    count = min(_MOST, 2 * len(data.forget))
+    forget, retain, background = (with_prompts(rows) for rows in (data.forget, data.retain, data.background))
+    source = PromptSource(forget, [*retain, *background], seed=seed, held_out=True)
+    count = min(_MOST, 2 * len(forget))
     return {
-        "forget": (True, data.forget),
+        "forget": (True, forget),
         "forget, unseen wordings": (True, source.opening(count, "report")),
-        "retain": (False, data.retain),
-        "background": (False, data.background),
+        "retain": (False, retain),
+        "background": (False, background),
         "others, unseen wordings": (False, source.shutting(count, "report")),
     }
 

@@ -17,6 +17,7 @@ from finetune_baselines.recipes import Recipe
 from finetune_baselines.refusals import refusal_answers
 from finetune_baselines.training import TrainRows, TrainSettings, run_training
 from grun.blocks import decoder_blocks
+from grun.documents import with_prompts
 from grun.gate_fit import fit_gates
 from grun.model import EditedModel, new_edit
 from grun.objective import GradientCheck, GrunObjective
@@ -45,8 +46,8 @@ def train(
 
     Args:
         lm: The model to put the edit on; owned exclusively until this returns.
-        forget: Questions with the answers to forget.
-        retain: Questions with answers to keep; the gates learn to stay shut on them.
+        forget: Questions with the answers to forget, or documents (see `grun.documents`).
+        retain: Questions with answers to keep, or documents; the gates learn to stay shut on them.
         loss: ``gd``, ``idk``, ``npo``, ``rmu``, or the name of a fine-tuning method whose terms to use.
         background: Further innocent questions; those with an answer are kept like ``retain``, the others only
             teach the gates to stay shut.
@@ -64,7 +65,8 @@ def train(
         TrainingDivergedError: If a term of the loss is not finite.
     """
     settings = settings_for(loss, overrides, num_blocks=len(decoder_blocks(lm.model)[1]))
-    kept = [*retain, *(row for row in background if row.answer and row.text is None)]
+    forget, retain, background = (with_prompts(rows) for rows in (forget, retain, background))
+    kept = [*retain, *(row for row in background if row.answer)]
     _check(forget, kept)
     edited = _fresh_edit(lm, settings, seed)
     recipe = recipe_of(settings, edited.config.layers)

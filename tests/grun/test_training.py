@@ -243,4 +243,4 @@ def test_bad_data_is_refused(make_lm, forget, retain):
     with pytest.raises(DataError, match="equals retain row"):
         grun.train(lm, forget=forget, retain=[*retain, forget[0].replace(id="same")])
     with pytest.raises(DataError, match="no question with an answer"):
-        grun.train(lm, forget=[Example(id="d", text="A document.")], retain=retain)
+        grun.train(lm, forget=[Example(id="d", question="Who?")], retain=retain)
