@@ -14,6 +14,10 @@ NAMES = (
     "generation_overhead",
     "grun_overhead",
     "grun_sequence",
+    "guard_overhead",
+    "guard_leaks",
+    "guard_verbatim",
+    "guard_penalty",
 )
 
 
