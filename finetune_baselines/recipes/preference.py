@@ -35,7 +35,7 @@ RECIPES = (
         terms=(forget("dpo", other="alternate"), retain("ce")),
         extras=(AlternateOptions,),
         paper_settings=TrainSettings(learning_rate=5e-5, epochs=2, batch_size=35, accumulation=7),
-        scratch=_SCRATCH,
+        scratch={**_SCRATCH, "epochs": 6, "retain_weight": 3.0},
         scratch_lora=_SCRATCH_LORA,
     ),
     *(
