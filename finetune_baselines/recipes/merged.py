@@ -68,7 +68,16 @@ RECIPES = (
         parametrization="lora",
         paper_settings=TrainSettings(learning_rate=1e-4, epochs=5, batch_size=4),
         paper_lora=LoraSettings(rank=32, alpha=32.0, dropout=0.05),
-        scratch={"npo_level": "sequence", "batch_size": 8, "epochs": 8},
+        scratch={
+            "npo_level": "sequence",
+            "batch_size": 8,
+            "epochs": 12,
+            "retain_per_forget": 2,
+            "kl_weight": 1.2,
+            "under_kl_weight": 1.2,
+            "rt_weight": 0.8,
+            "under_rt_weight": 1.2,
+        },
         scratch_lora={"learning_rate": 1e-3, "rank": 16, "alpha": 32.0},
     ),
 )
