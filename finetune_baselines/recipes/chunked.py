@@ -28,7 +28,7 @@ RECIPES = (
         ),
         paper_lora=LoraSettings(rank=16, alpha=64.0, targets=_TARGETS),
         scratch={"epochs": 4, "batch_size": 4, "retain_per_forget": 7},
-        scratch_lora={"alpha": 64.0, "targets": _TARGETS, "learning_rate": 1e-3},
+        scratch_lora={"alpha": 64.0, "targets": _TARGETS, "learning_rate": 3e-3},
     ),
     Recipe(
         name="atyaephyra",
