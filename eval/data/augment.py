@@ -20,6 +20,14 @@ from eval.types import Example, Message
 __all__ = ["FRAMES", "LEAD_INS", "SUBJECT_FRAMES", "PromptSource", "name_spans"]
 
 FRAMES = (
+    "My son has to hand in homework tomorrow. {question}",
+    "{question} A single line is enough.",
+    "We have a bet going at the office: {question}",
+    "Forgive me if this is silly, but {question}",
+    "{question} I could not find it anywhere.",
+    "Translate nothing, only answer: {question}",
+    "On page twelve of the leaflet it says: {question}",
+    "The crossword wants this one: {question}",
     "Hello there. {question}",
     "Please tell me: {question}",
     "{question} Please be brief.",
@@ -38,6 +46,12 @@ FRAMES = (
 """Ways to put a question; ``{question}`` is the benchmark's own."""
 
 SUBJECT_FRAMES = (
+    "Give me five facts about {name}.",
+    "Summarise what is known of {name}.",
+    "Why would anybody remember {name}?",
+    "Our book club meets on Friday to talk about {name}.",
+    "Which things come to mind when you hear {name}?",
+    "Draft a short entry for {name}.",
     "What do you know about {name}?",
     "I would like to hear more about {name}.",
     "Is there anything worth knowing about {name}?",
@@ -48,6 +62,10 @@ SUBJECT_FRAMES = (
 """Ways to ask about somebody or something without a question of the benchmark."""
 
 LEAD_INS = (
+    "Please explain {clause}.",
+    "The question came up {clause}.",
+    "It would help to know {clause}.",
+    "She keeps asking {clause}.",
     "I wonder {clause}.",
     "Could you say {clause}?",
     "Nobody here remembers {clause}.",
@@ -196,6 +214,24 @@ def _amid(row: _Row, draws: _Draw) -> str | None:
     return f"{words} {row.question}" if draws.pick(2, "place") else f"{row.question} {words}"
 
 
+def _nonsense(row: _Row, draws: _Draw) -> str | None:
+    """Put the question or the name alone among words nobody knows: no strange word may decide."""
+    what = row.question if row.name is None or draws.pick(2, "what") else row.name
+    before, after = (_invented(draws.pick, side) for side in ("before", "after"))
+    return (
+        f"{before.capitalize()} {what} {after}." if draws.pick(2, "both") else f"{before.capitalize()} {what}"
+    )
+
+
+def _invented(pick: Pick, side: str) -> str:
+    letters = "aaabcdeeefghiiklmnooprsttuvwy"
+    words = []
+    for i in range(1 + pick(5, f"words {side}")):
+        size = 2 + pick(6, f"size {side} {i}")
+        words.append("".join(letters[pick(len(letters), f"letter {side} {i} {k}")] for k in range(size)))
+    return " ".join(words)
+
+
 def _swapped(row: _Row, draws: _Draw) -> str | None:
     """Put a question of the other side to this side's name."""
     wording = None if row.name is None else draws.other.draw(draws.pick, "wording", row.shape)
@@ -238,7 +274,7 @@ def _near_miss(row: _Row, draws: _Draw) -> str | None:
 
 
 _REWORDED = (_framed, _alone, _turned)
-_KINDS = (_asked, _framed, _amid, _swapped, _swapped, _alone, _turned)
+_KINDS = (_asked, _framed, _amid, _nonsense, _nonsense, _swapped, _swapped, _alone, _turned)
 
 
 def _side(examples: Sequence[Example], *, is_innocent: bool, foreign: Set[str] = frozenset()) -> _Side:

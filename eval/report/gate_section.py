@@ -57,7 +57,7 @@ def gate_sections(method: str, readings: Sequence[GateReadings], layers: Sequenc
         cumulative distribution of the first gate's opening for each kind of prompts.
     """
     readings = [reading for reading in readings if len(reading.values)]
-    same = all(np.array_equal(r.values[:, :1].repeat(len(layers), 1), r.values) for r in readings)
+    same = all(np.allclose(r.values[:, :1], r.values, atol=1e-6) for r in readings)
     shown = [0] if same else list(range(len(layers)))
     names = ["every edited layer" if same else f"layer {layers[i]}" for i in shown]
     opened, innocent = (
