@@ -46,7 +46,7 @@ RECIPES = (
         ),
         paper_lora=LoraSettings(rank=5, alpha=5.0, targets="q_proj,v_proj"),
         scratch={"epochs": 20},
-        scratch_lora={"rank": 5, "alpha": 5.0, "targets": "q_proj,v_proj", "learning_rate": 5e-3},
+        scratch_lora={"rank": 5, "alpha": 5.0, "targets": "q_proj,v_proj", "learning_rate": 8e-3},
     ),
     Recipe(
         name="ails-sugd",
