@@ -98,10 +98,7 @@ def gate_sections(method: str, readings: Sequence[GateReadings], layers: Sequenc
             ],
         },
     )
-    lines = [
-        {"name": r.split, "role": "method", "x": list(_GRID), "y": _cumulative(r.values[:, 0])}
-        for r in readings
-    ]
+    lines = [{"name": r.split, "x": list(_GRID), "y": _cumulative(r.values[:, 0])} for r in readings]
     picture = series_section(
         f"{method}-gate-openings",
         f"{method}: how far the gate opens",
