@@ -128,7 +128,7 @@ class RareWords:
             rare = {
                 w
                 for w in words(_text(example))
-                if counts[w] <= limit and w not in STOP_WORDS and (len(w) > 3 or (w.isdigit() and len(w) > 1))
+                if counts[w] <= limit and w not in STOP_WORDS and len(w) > (2 if w.isdigit() else 3)
             }
             self._by_group.setdefault(group, set()).update(rare)
 

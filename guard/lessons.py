@@ -90,6 +90,12 @@ def _positives(store: Store, lexicon: Lexicon, settings: GuardSettings, rng: np.
     for i in range(settings.max_rewordings):
         entry = entries[i] if i < len(entries) else entries[int(rng.integers(len(entries)))]
         lesson.add(reword(entry.question, _name_in(entry.question, lexicon), rng), entry.group)
+    for entry in _sample(entries, settings.max_rewordings // 3, rng):
+        name = _name_in(entry.question, lexicon)
+        if name is not None:
+            lesson.add(
+                entry.question.replace(name, name.split()[-1 if rng.random() < 0.7 else 0]), entry.group
+            )
     for entry in _sample(entries, settings.max_rewordings // 2, rng):
         text = of_whom(entry.answer, _name_in(entry.question, lexicon), rng)
         if lexicon.rare.share(text, [entry.group]) > 0.5:  # else it could be said of many
@@ -132,7 +138,8 @@ def _negatives(store: Store, lexicon: Lexicon, settings: GuardSettings, rng: np.
         if not is_told:
             lesson.add(text, f"anybody {i}")
     for i, text in enumerate([*EVERYDAY, *_word_misses(lexicon, settings.max_rewordings // 6, rng)]):
-        lesson.add(text, f"apart {i}")
+        if not lexicon.signals(text, 0.0, 0.0, 0.0, ()).names.full:
+            lesson.add(text, f"apart {i}")
     return lesson
 
 

@@ -16,6 +16,8 @@ from guard.stopwords import STOP_WORDS, word_set
 __all__ = ["NameEvidence", "NameIndex", "asked_about", "capitalised_runs"]
 
 _RUN_WORD = re.compile(r"[^\W\d_][^\W_]*(?:[.'\u2019-][^\W_]+)*\.?")
+_LOWER_PART = re.compile(r"(?<=\w)-[^\W\dA-Z][^\W_]*$")
+"""The tail of a compound such as "Tokyo-born", which is no part of a name."""
 _PARTICLES = word_set("al bin de del della den der di dos du el ibn la le of the van von")
 _TITLES = word_set("author dr lady lord madam miss mister mr mrs ms novelist prof professor sir writer")
 _CALENDAR = word_set(
@@ -42,7 +44,7 @@ def capitalised_runs(text: str) -> list[tuple[str, ...]]:
     for match in _RUN_WORD.finditer(text):
         gap, token = text[end : match.start()], match[0].rstrip(".")
         end = match.end() - (len(match[0]) - len(token))
-        folded = words(token)
+        folded = words(_LOWER_PART.sub("", token))
         is_apart = bool(gap.strip(" -"))
         if is_apart:
             runs.append([])
@@ -261,7 +263,10 @@ class NameIndex:
                 share = max(share, 0.5)  # a first or last name alone says as much, however many stand between
             if hits[name] & self._distinctive:
                 share = max(share, 0.75)
-            shares[name] = 1.0 if hits[name] | weak[name] >= needed else share
+            is_whole = hits[name] | weak[name] >= needed and (
+                len(needed) > 1 or len(name) == 1 or bool(weak[name])
+            )
+            shares[name] = 1.0 if is_whole else min(share, 0.75)
         best = max(shares.values())
         return min(best, 1.0), {name for name, share in shares.items() if share == best and share}, matched
 

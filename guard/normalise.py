@@ -19,6 +19,16 @@ _LOOK_ALIKES = dict(
 """Letter to the Latin letters it can be taken for: a practical subset of Unicode's confusables."""
 
 
+_SMALL_CAPITALS = dict(zip("ᴀʙᴄᴅᴇꜰɢʜɪᴊᴋʟᴍɴᴏᴘǫʀꜱᴛᴜᴠᴡʏᴢ", "abcdefghijklmnopqrstuvwyz", strict=True))
+"""Letters that no ordinary text is written in."""
+_LOOK_ALIKES |= _SMALL_CAPITALS
+_LETTERS_APART = re.compile(
+    r"(?<![^\W_])[^\W\d_](?:([-._*\u00b7|])[^\W\d_](?=\1|(?![^\W_]))){2,}(?![^\W_])"
+    r"|(?<![^\W_])[^\W\d_](?: [^\W\d_]\b){3,}"
+)
+"""A word whose letters are parted by the same mark ("K-a-y"), or four letters and more by single spaces."""
+
+
 @lru_cache(maxsize=65536)
 def fold_char(char: str) -> str | None:
     """Fold one character.
@@ -76,14 +86,15 @@ def readable(text: str) -> str:
     """
     text = "".join(c for c in unicodedata.normalize("NFKC", text) if unicodedata.category(c) != "Cf")
     if not text.isascii():
+        text = "".join(_SMALL_CAPITALS.get(c, c) for c in text)
         num_latin = sum(c.isascii() and c.isalpha() for c in text)
         num_disguised = sum(c in _LOOK_ALIKES and not c.isascii() for c in text)
         if num_latin >= num_disguised:
             text = "".join(_look_alike(c) for c in text)
     tokens = text.split()
-    if len(tokens) > 7 and sum(len(token) == 1 for token in tokens) > 0.7 * len(tokens):
+    if len(tokens) > 7 and sum(len(token) == 1 for token in tokens) > 0.9 * len(tokens):
         text = " ".join("".join(part.split()) for part in re.split(r"\s{2,}", text))
-    return text
+    return _LETTERS_APART.sub(lambda match: re.sub(r"[\W_]", "", match[0]), text)
 
 
 def _look_alike(char: str) -> str:
