@@ -55,6 +55,7 @@ def test_ranks_move_to_some_matrices_and_meet_the_budget(tiny_lm, examples):
     assert max(found.values()) <= 4  # never above what it starts with
 
 
+@pytest.mark.slow
 def test_frozen_ranks_stay_where_they_start(tiny_lm, examples):
     tuned = _train(tiny_lm, examples, reallocate_ranks=False)
     assert set(ranks(tuned.model).values()) == {4}
@@ -88,6 +89,7 @@ def test_orthogonality_by_hand(tiny_lm):
     assert float(orthogonality_loss(tuned.model).detach()) == 0
 
 
+@pytest.mark.slow
 def test_the_regulariser_is_in_the_loss_and_makes_directions_orthogonal(tiny_lm, examples, tmp_path):
     _train(tiny_lm, examples, tmp_path, accumulation=2)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
@@ -116,6 +118,7 @@ class _Killed(Exception):
     pass
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_at_the_same_ranks(tiny_lm, examples, tmp_path):
     data = UnlearningData(forget=tuple(examples[:4]), retain=tuple(examples[4:]))
     method = FineTuning("npo-rt", {**SETTINGS, "save_steps": 3})

@@ -166,6 +166,7 @@ def test_a_loss_with_a_reference_starts_at_it_under_fila(tiny_lm, examples, tmp_
         assert _lines(tmp_path / name)[0]["terms"][term] == pytest.approx(value, abs=2e-3)
 
 
+@pytest.mark.slow
 def test_a_resumed_fila_run_ends_at_the_same_adapter(tiny_lm, examples, tmp_path):
     data = UnlearningData(forget=tuple(examples[:4]), retain=tuple(examples[4:]))
     method = FineTuning("loku", {**QUICK, "epochs": 4, "rank": 4, "alpha": 8.0, "save_steps": 2})

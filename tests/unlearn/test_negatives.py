@@ -22,7 +22,9 @@ def test_the_generated_world_needs_no_model(run, tmp_path):
 
 
 def test_alternates_go_to_their_own_file(run, tmp_path):
-    result = run("negatives", "--benchmark", "world:forget01", "--kind", "alternates", "--set", "alternates=2")
+    result = run(
+        "negatives", "--benchmark", "world:forget01", "--kind", "alternates", "--set", "alternates=2"
+    )
     assert result.code == 0
     lines = (tmp_path / "cwd" / "alternates.jsonl").read_text().splitlines()
     assert len(json.loads(lines[0])["alternates"]) == 2
