@@ -24,7 +24,7 @@ from grun.base import OnBase
 from grun.gate import WINDOW, FollowingGate, Gate, PhraseGate, pooled_logits
 from grun.model import EditedModel
 
-__all__ = ["fit_gates"]
+__all__ = ["fit_gates", "forget_fits"]
 
 MAX_STATES_BYTES = 2**30
 """Hidden states kept at once, about; beyond it, fewer drawn prompts are used."""
@@ -105,6 +105,11 @@ def fit_gates(
             _FITTED.pop(next(iter(_FITTED)))
         _FITTED[key] = ({name: value.cpu().clone() for name, value in first.state_dict().items()}, losses)
     return losses
+
+
+def forget_fits() -> None:
+    """Let the next fit train anew, also where an equal one was made in this process."""
+    _FITTED.clear()
 
 
 def _key(edited: EditedModel, *parts: object) -> str | None:

@@ -144,6 +144,9 @@ def outcome_of(new_target, contract_data, tmp_path_factory):
         if name not in known:
             from torch.optim.optimizer import register_optimizer_step_pre_hook
 
+            from grun.gate_fit import forget_fits
+
+            forget_fits()  # a fit shared with an earlier case would not be seen here
             case = all_cases()[name]
             target = new_target()
             rows = (*contract_data.forget, *contract_data.retain)
