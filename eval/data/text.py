@@ -136,11 +136,11 @@ def passages(texts: Sequence[str]) -> tuple[Example, ...]:
 
 
 def miniature(seed: int = 0) -> dict[str, Any]:
-    """Generate a book about invented people, one to keep, one never taught, and questions about the first."""
+    """Generate chapters about invented people to forget, to keep and never taught, and questions about the first."""
     parts = articles(seed, forget=8, retain=16, holdout=8)
     questions = tuple(row for about in parts["forget"] for row in about.rows[:5])
     return {
-        "texts": {name: ["\n\n".join(about.text for about in people)] for name, people in parts.items()},
+        "texts": {name: [about.text for about in people] for name, people in parts.items()},
         "questions": questions,
         "taught": tuple(row for about in parts["retain"] for row in about.rows[:5]),
     }
