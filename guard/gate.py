@@ -1,7 +1,7 @@
 """Is this prompt about something forgotten? Several kinds of evidence, weighed by a small calibrated classifier.
 
 Evidence: similarity to the stored questions and answers, the margin over the nearest innocent neighbour, names,
-and words that only the forgotten texts have. The classifier (logistic, a dozen features) learns from rewordings of
+and words that only the forgotten texts have. The classifier (logistic, thirteen features) learns from rewordings of
 the forgotten questions against innocent questions, the same questions about other people, and everyday prompts;
 an innocent question is never compared with neighbours of its own group, so it stands for a group not seen. The
 threshold is set on scores of folds held out by group.

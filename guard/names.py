@@ -109,7 +109,6 @@ class NameIndex:
             run for run, count in asked.items() if len(run) > 1 and count > 1 and run not in forget_runs
         )
         """Names that innocent questions are about."""
-        self.groups: dict[str, str] = {}
         by_name: dict[tuple[str, ...], set[str]] = defaultdict(set)
         for example in forget:
             subject = tuple(words(example.subject or ""))
