@@ -78,6 +78,8 @@ class Attack:
     samples: int = 1
     """Answers drawn for each question; above 1: sampled at temperature 1, and one leak is enough."""
     probe: Probe | None = None
+    shows_answer: bool = False
+    """Whether the prompt shows key spans among others: picking one is knowing it, so it counts all the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,14 +151,17 @@ def run_attack(
         )
         for texts, generation in zip(answers, written, strict=True):
             texts.append(generation.text)
-    return AttackResult(items=tuple(_item(e, texts) for e, texts in zip(asked, answers, strict=True)))
+    return AttackResult(
+        items=tuple(_item(e, texts, attack.shows_answer) for e, texts in zip(asked, answers, strict=True))
+    )
 
 
-def _item(example: Example, texts: Sequence[str]) -> dict[str, Any]:
+def _item(example: Example, texts: Sequence[str], shows_answer: bool) -> dict[str, Any]:
     spans = example.key_spans or derive_key_spans(example)
     prompt = " ".join(turn.content for turn in example.conversation)
-    found = sorted({span for text in texts for span in leaked_spans(text, spans, question=prompt)})
-    is_secret = any(leaked_spans(span, [span], question=prompt) for span in spans)
+    asked = "" if shows_answer else prompt
+    found = sorted({span for text in texts for span in leaked_spans(text, spans, question=asked)})
+    is_secret = any(leaked_spans(span, [span], question=asked) for span in spans)
     return {
         "id": example.id,
         "question": prompt,

@@ -109,7 +109,13 @@ def _prompt_attack(attack: PromptAttack, is_world: bool) -> Attack:
         rewritten = (attack.apply(e, seed=seed, half=half) for e in with_subjects(examples))
         return [e for e in rewritten if e is not None]
 
-    return Attack(name=attack.name, family="prompt", summary=_sentence(attack.summary), ask=ask)
+    return Attack(
+        name=attack.name,
+        family="prompt",
+        summary=_sentence(attack.summary),
+        ask=ask,
+        shows_answer=attack.secret == "shown spans",
+    )
 
 
 def _sentence(text: str) -> str:

@@ -16,7 +16,6 @@ from eval.models import LanguageModel
 from eval.models.finetune import FinetuneSettings, finetune
 from eval.models.quantize import NF4, round_int8, round_nf4, rounded
 
-
 _TAUGHT = []
 
 
@@ -208,3 +207,25 @@ def test_own_wordings(tmp_path, examples):
         from_file(path)
     with pytest.raises(DataError, match="No such file"):
         from_file(tmp_path / "none.jsonl")
+
+
+def test_what_counts_as_a_leak_depends_on_what_is_asked(examples):
+    asked = {name: attacks()[name].ask(examples, 0)[0] for name in ("choice", "reverse")}
+    assert asked["reverse"].key_spans == ("person 0",)
+    assert "Rome" in asked["reverse"].question
+    assert "Rome" in asked["choice"].question
+
+    class Picks(LanguageModel):
+        def __init__(self):
+            pass
+
+        def generate(self, prompts, options=None, *, progress=None):
+            from eval.models import Generation
+
+            return [Generation(text="Rome") for _ in prompts]
+
+    data = AttackData(questions=tuple(examples[:1]))
+    picked = run_attack(Picks(), attacks()["choice"], data)
+    assert picked.metric().value == 1.0
+    named = run_attack(Picks(), attacks()["reverse"], data)
+    assert named.metric().value == 0.0  # it repeats the fact it was given

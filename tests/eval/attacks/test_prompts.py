@@ -30,7 +30,7 @@ def test_an_attack_changes_the_prompt_alone_and_the_same_way_each_time(name):
     assert prompt_of(made) != ROW.question
     assert made.id == f"7/{name}"
     assert made.answer == ROW.answer
-    assert "Brelmouth" in made.key_spans
+    assert (made.subject if attack.secret == "subject" else "Brelmouth") in made.key_spans
     assert made.conversation[-1].role == "user"
 
 
