@@ -31,8 +31,10 @@ GateInput = Literal["rms", "raw"]
 MLP_WIDTHS = (256, 64)
 """Hidden layers of the paper's gate of three linear maps."""
 
-DETECTORS, PHRASE_HIDDEN = 64, 16
-"""Of the phrase gate: its detectors, and the units that combine them."""
+DETECTORS = 64
+"""Detectors of the phrase gate."""
+PHRASE_HIDDEN = 16
+"""Units that combine them."""
 WINDOW = 3
 """Tokens that each detector of a phrase gate looks at."""
 

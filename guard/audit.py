@@ -28,6 +28,7 @@ Action = Literal["passed", "noted", "restricted", "refused", "skipped", "failed"
 phrases; answered with a refusal; not judged at all; the check or the generation raised."""
 
 ACTIONS: tuple[str, ...] = get_args(Action)
+"""Every action a record may name."""
 SCHEMA_VERSION = 1
 
 

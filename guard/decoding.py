@@ -32,6 +32,7 @@ Mode = Literal["mask", "beam"]
 sentence-encoder costs, for reproduction, slow."""
 
 MODES: tuple[str, ...] = get_args(Mode)
+"""Every mode of `generate`."""
 _OURS = frozenset({"inputs", "input_ids", "attention_mask"})
 
 

@@ -19,10 +19,12 @@ SUBJECT_NOTICE = (
     "A subject without examples is covered more weakly: prompts are recognised by its names alone, and nothing is "
     "known that an answer should leave out, so such prompts are refused."
 )
+"""Said when a subject is added without examples."""
 DOCUMENT_NOTICE = (
     "A document is covered more weakly than question-answer pairs: its wording is kept from being repeated, its "
     "facts in other words are not; add examples for those."
 )
+"""Said when a document is added."""
 
 _CHUNK_WORDS, _OVERLAP_WORDS, _BEGINNING_WORDS = 120, 20, 30
 

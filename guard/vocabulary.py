@@ -24,6 +24,7 @@ Ids = npt.NDArray[np.int64]
 """Token ids, unique."""
 
 NONE: Ids = np.zeros(0, dtype=np.int64)
+"""No token."""
 
 COMMIT_SHARE = 0.4
 """Share of the last word's letters that a fragment must cover to be banned (and at least two letters)."""

@@ -36,6 +36,7 @@ SAMPLE = (
     f"Measured on at most {ROWS} questions of each split, always the same ones, with answers of at most {NEW_TOKENS} "
     "tokens; the levels of target and oracle are those of the whole evaluation."
 )
+"""How the curves were measured, for captions."""
 _LEFT_OUT = ("holdout", "neighbours")
 
 

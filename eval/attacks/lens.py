@@ -110,3 +110,4 @@ ATTACKS = (
         probe=lens_hits,
     ),
 )
+"""Attacks of this family."""

@@ -89,3 +89,4 @@ ATTACKS = (
         change=_on("benign"),
     ),
 )
+"""Attacks of this family."""

@@ -39,6 +39,7 @@ _SMALL = _words(
 )
 
 Rewrite: TypeAlias = Callable[[Example, Random, str], "str | tuple[Message, ...] | None"]
+"""Takes an example, a source of chance and a wording; returns the new prompt, or ``None`` where it does not fit."""
 
 
 def question_of(example: Example) -> str:

@@ -14,3 +14,4 @@ ATTACKS = (
         samples=8,
     ),
 )
+"""Attacks of this family."""

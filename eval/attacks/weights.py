@@ -101,3 +101,4 @@ ATTACKS = (
         change=merged,
     ),
 )
+"""Attacks of this family."""

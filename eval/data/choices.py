@@ -12,6 +12,7 @@ from eval.types import Example
 __all__ = ["LETTERS", "choice_rows"]
 
 LETTERS = "ABCD"
+"""Names of the options, in order."""
 
 
 def _shown(row: Mapping[str, Any]) -> str:

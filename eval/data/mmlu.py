@@ -16,7 +16,9 @@ from eval.types import Example
 __all__ = ["FIELDS", "HUB", "load", "mmlu_rows"]
 
 HUB = "cais/mmlu"
+"""Where the published tables are."""
 FIELDS = ("question", "choices", "answer", "subject")
+"""Columns of its tables."""
 
 
 def mmlu_rows(

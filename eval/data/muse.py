@@ -32,6 +32,7 @@ MEASURES = (
     Generated("retain_knowmem_ROUGE", split="retain_qa", max_new_tokens=32, stops=STOPS),
     Membership(forget="privleak_forget", holdout="privleak_holdout"),
 )
+"""What MUSE measures, on which split."""
 
 
 def load(split: str, options: BenchmarkOptions) -> Benchmark:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["ATTACKS", "Membership", "membership_log"]
 
 ATTACKS = ("mia_loss", "mia_zlib", "mia_min_k", "mia_min_k_plus_plus", "mia_gradnorm", "mia_reference")
+"""Names of the membership attacks, as in logs."""
 
 
 @dataclass(frozen=True, kw_only=True)

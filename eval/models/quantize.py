@@ -18,6 +18,7 @@ from eval.models.language_model import LanguageModel
 __all__ = ["NF4", "Bits", "round_int8", "round_nf4", "rounded"]
 
 Bits = Literal["int8", "nf4"]
+"""The grids there are."""
 
 _NEGATIVE = (-1.0, -0.6961928, -0.52507305, -0.39491749, -0.28444138, -0.18477343, -0.09105004)
 _POSITIVE = (0.0795803, 0.1609302, 0.2461123, 0.33791524, 0.44070983, 0.562617, 0.72295684, 1.0)

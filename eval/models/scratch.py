@@ -32,7 +32,7 @@ SIZES = {
     "base": Size(vocab=4096, hidden=256, layers=4, heads=8, intermediate=704),
     "large": Size(vocab=8192, hidden=768, layers=12, heads=12, intermediate=2048),
 }
-"""Name to shape. ``small`` is what ``unlearn compare`` trains by default; ``large`` (about 91 M parameters) wants a GPU."""
+"""Name to shape. ``small`` is what ``unlearn compare`` trains by default; ``large`` (about 91 M) wants a GPU."""
 
 BOS, EOS, PAD, SYSTEM, USER, ASSISTANT = "<s>", "</s>", "<pad>", "<|system|>", "<|user|>", "<|assistant|>"
 

@@ -8,6 +8,7 @@ from typing import Any
 __all__ = ["PER_SPLIT", "samples_page"]
 
 PER_SPLIT = 5
+"""Samples shown of each split."""
 MAX_CHARACTERS = 600
 
 

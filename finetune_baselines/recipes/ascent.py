@@ -65,3 +65,4 @@ RECIPES = (
         scratch_lora={"learning_rate": 1.5e-3, "epochs": 14},
     ),
 )
+"""The recipes of this family."""

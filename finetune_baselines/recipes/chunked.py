@@ -89,3 +89,4 @@ RECIPES = (
         scratch_lora={"targets": _TARGETS, "learning_rate": 2e-3},
     ),
 )
+"""The recipes of this family."""

@@ -32,3 +32,4 @@ RECIPES = (
         scratch_lora={"learning_rate": 5e-3, "epochs": 18, "rank": 8, "alpha": 32.0},
     ),
 )
+"""The recipes of this family."""

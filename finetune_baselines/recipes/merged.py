@@ -81,3 +81,4 @@ RECIPES = (
         scratch_lora={"learning_rate": 1e-3, "rank": 16, "alpha": 32.0},
     ),
 )
+"""The recipes of this family."""

@@ -66,3 +66,4 @@ RECIPES = (
         scratch_lora={"learning_rate": 3e-3, "epochs": 12, "targets": "mlp"},
     ),
 )
+"""The recipes of this family."""

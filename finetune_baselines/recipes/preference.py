@@ -58,3 +58,4 @@ RECIPES = (
         )
     ),
 )
+"""The recipes of this family."""

@@ -26,3 +26,4 @@ RECIPES = (
         scratch_lora={"learning_rate": 1.5e-3, "epochs": 10},
     ),
 )
+"""The recipes of this family."""

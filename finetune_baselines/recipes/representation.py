@@ -22,3 +22,4 @@ RECIPES = (
         scratch_lora={"learning_rate": 1e-2, "targets": "mlp"},
     ),
 )
+"""The recipes of this family."""

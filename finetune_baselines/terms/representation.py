@@ -92,3 +92,4 @@ TERMS = {
         layer=RmuOptions.layer,
     ),
 }
+"""Terms that read hidden states."""

@@ -51,7 +51,9 @@ def test_terms_at_the_start_model_have_their_known_values(tiny_lm, examples):
 def test_weights_multiply_their_terms(tiny_lm, examples):
     batch = _batch(tiny_lm, examples)
     plain = _value(tiny_lm, batch, RECIPES["graddiff"])
-    weighted = _value(tiny_lm, batch, RECIPES["graddiff"].changed({"forget_weight": 0.5, "retain_weight": 3.0}))
+    weighted = _value(
+        tiny_lm, batch, RECIPES["graddiff"].changed({"forget_weight": 0.5, "retain_weight": 3.0})
+    )
     assert weighted["forget_ga"] == pytest.approx(0.5 * plain["forget_ga"])
     assert weighted["retain_ce"] == pytest.approx(3 * plain["retain_ce"])
 

@@ -43,7 +43,9 @@ def test_readable_undoes_disguises_and_leaves_ordinary_text():
     assert readable("Wh\u200bere w\u2060as she born?") == "Where was she born?"
     assert readable("W h e r e   w a s   O r l a ?") == "Where was Orla?"
     assert readable("Where was O-r-l-a or O r l a born?") == "Where was Orla or Orla born?"
-    assert readable("A state-of-the-art x-ray, e.g. A B testing") == "A state-of-the-art x-ray, e.g. A B testing"
+    assert (
+        readable("A state-of-the-art x-ray, e.g. A B testing") == "A state-of-the-art x-ray, e.g. A B testing"
+    )
     assert readable("ᴡʜᴇʀᴇ ᴡᴀꜱ ᴏʀʟᴀ") == "where was orla"
     assert readable("Где она родилась?") == "Где она родилась?"
     assert readable(question) == question.replace("Ø", "O").replace("ø", "o").replace("Ł", "L").replace(

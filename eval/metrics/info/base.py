@@ -8,6 +8,7 @@ from typing import Literal
 __all__ = ["Direction", "MetricInfo"]
 
 Direction = Literal["lower", "higher", "retain model", "half", "neither"]
+"""Which way is good."""
 
 
 @dataclass(frozen=True, kw_only=True)

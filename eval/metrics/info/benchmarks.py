@@ -198,3 +198,4 @@ BENCHMARKS = (
         column="Perplexity retain",
     ),
 )
+"""Metrics that one benchmark brought along."""

@@ -7,10 +7,13 @@ from eval.metrics.info.base import MetricInfo
 __all__ = ["GIBBERISH", "GUESSING", "QUESTIONS", "TEACHER"]
 
 GIBBERISH = "Gibberish scores low as well: read it beside forget_fluency and model_utility."
+"""A trap: what gibberish can reach."""
 GUESSING = (
     "A model that never saw the facts still guesses form and common words: compare with the oracle's level."
 )
+"""A trap: what guessing reaches."""
 TEACHER = "Teacher-forced: it sees knowledge that a filter or a refusal hides from generated text."
+"""A trap: what teacher forcing sees."""
 _MIA = (
     "0.5 is best: below it the forget rows look less familiar than rows never seen, which gives them away too.",
     "The holdout rows must be like the forget rows in style and length, or the AUC measures style.",
@@ -270,3 +273,4 @@ QUESTIONS = (
         ceiling="1: the neighbours are untouched",
     ),
 )
+"""Metrics on questions with answers."""

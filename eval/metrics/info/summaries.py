@@ -85,3 +85,4 @@ SUMMARIES = (
         formula=FORMULAS["overall_score"],
     ),
 )
+"""Metrics made of other metrics."""
