@@ -16,6 +16,7 @@ __all__ = [
     "WEIGHTS",
     "check_owner",
     "claim",
+    "drop_checkpoints",
     "keep_lines",
     "last_checkpoint",
     "step_of",
@@ -52,6 +53,15 @@ def claim(folder: Path, method: str, run: str) -> bool:
         write_json(folder / OWNER, {"method": method, "run": run})
     wait()
     return is_same
+
+
+def drop_checkpoints(folder: Path) -> None:
+    """Remove the checkpoints of an earlier run: one that starts over would be mistaken for it."""
+    wait()
+    if is_main():
+        for checkpoint in folder.glob("checkpoint-*"):
+            shutil.rmtree(checkpoint, ignore_errors=True)
+    wait()
 
 
 def check_owner(folder: Path, method: str, run: str | None = None) -> bool:

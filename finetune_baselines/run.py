@@ -13,7 +13,7 @@ from eval.errors import ArtifactError, ConfigError
 from eval.models.language_model import LanguageModel
 from eval.types import Progress
 from finetune_baselines.arguments import parts_of_a_step
-from finetune_baselines.checkpoints import WEIGHTS, keep_lines, last_checkpoint, step_of
+from finetune_baselines.checkpoints import WEIGHTS, drop_checkpoints, keep_lines, last_checkpoint, step_of
 from finetune_baselines.isolation import globals_kept, only_trainable
 from finetune_baselines.microbatches import MicroBatches
 from finetune_baselines.monitoring import Monitor, Watch
@@ -117,4 +117,7 @@ def _checkpoint(folder: Path, resume: bool | Path) -> Path | None:
         if last_checkpoint(resume.parent) is None or not (resume / WEIGHTS).is_file():
             raise ArtifactError(f"{resume} is no whole checkpoint; give a checkpoint-N folder of a run.")
         return resume
-    return last_checkpoint(folder) if resume else None
+    if resume:
+        return last_checkpoint(folder)
+    drop_checkpoints(folder)
+    return None
