@@ -1,4 +1,4 @@
-"""The decoder blocks of a model: where they are, what they put out, and which of their parameters train."""
+"""What a decoder block puts out, and which parameters of the blocks train."""
 
 from __future__ import annotations
 
@@ -9,27 +9,13 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from eval.errors import ConfigError
+from eval.models.blocks import decoder_blocks
 from finetune_baselines.terms import TERMS
 
 if TYPE_CHECKING:
     from finetune_baselines.recipes import Recipe
 
-__all__ = ["captured", "decoder_blocks", "restrict_to_recipe"]
-
-
-def decoder_blocks(model: Any) -> tuple[str, nn.ModuleList]:
-    """Return the path and the list of a causal model's decoder blocks, inside its text decoder.
-
-    Raises:
-        ConfigError: If no list of modules is as long as the text model is deep.
-    """
-    depth = int(model.config.get_text_config().num_hidden_layers)
-    decoder = model.get_decoder() if hasattr(model, "get_decoder") else model
-    inside = {id(module) for module in decoder.modules()}
-    for path, module in model.named_modules():
-        if isinstance(module, nn.ModuleList) and len(module) == depth and id(module) in inside:
-            return path, module
-    raise ConfigError(f"No list of {depth} decoder blocks was found in {type(model).__name__}.")
+__all__ = ["captured", "restrict_to_recipe"]
 
 
 @contextmanager

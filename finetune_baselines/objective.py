@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
+from eval.models.blocks import decoder_blocks
 from eval.models.forward import evaluating
 from eval.types import Batch, Message
 from finetune_baselines.batches import PairBatch, take_rows
-from finetune_baselines.blocks import captured, decoder_blocks
+from finetune_baselines.blocks import captured
 from finetune_baselines.perturbation import Perturbation
 from finetune_baselines.recipes import Recipe, TermUse
 from finetune_baselines.terms import TERMS, Answers, ForgetLimit, Hidden, Reference

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from eval.errors import ConfigError
-from grun.blocks import decoder_blocks
+from eval.models.blocks import decoder_blocks
 from grun.config import Positions
 from grun.gate import FollowingGate, PhraseGate, pooled_logits
 from grun.held import held_states, hold

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from eval.errors import ArtifactError
+from eval.models.blocks import decoder_blocks, hidden_size
 from eval.models.language_model import LanguageModel
-from grun.blocks import decoder_blocks, hidden_size
 from grun.config import GrunConfig, Positions
 from grun.gate import GateKind, LinearGate, MLPGate
 from grun.intervention import GatedLoReFT

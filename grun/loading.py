@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 
 from eval.errors import ArtifactError
+from eval.models.blocks import decoder_blocks, hidden_size
 from eval.models.language_model import LanguageModel
 from grun.artifact import Artifact, read_artifact
-from grun.blocks import decoder_blocks, hidden_size
 from grun.config import GrunConfig
 from grun.model import EditedModel, fresh_edits
 from grun.stack import EditStack

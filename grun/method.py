@@ -63,7 +63,7 @@ class Grun:
 
     def settings(self, target: LanguageModel) -> dict[str, Any]:
         """Return the settings a run on ``target`` would use, preset included."""
-        from grun.blocks import decoder_blocks
+        from eval.models.blocks import decoder_blocks
 
         num_blocks = len(decoder_blocks(target.model)[1])
         return asdict(settings_for(self.loss, self.overrides, num_blocks=num_blocks))

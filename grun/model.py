@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from eval.data.collate import encode_prompts, pad_token_id
+from eval.models.blocks import decoder_blocks, hidden_size
 from eval.models.forward import evaluating, selecting
 from eval.models.language_model import LanguageModel
 from eval.types import Batch, Prompt, conversation
 from grun.artifact import Artifact, write_artifact
 from grun.base import OnBase
-from grun.blocks import decoder_blocks, hidden_size
 from grun.config import GrunConfig, Positions, resolve_layers
 from grun.gate import FollowingGate, GateKind
 from grun.hooks import Activation, activated, install_hooks

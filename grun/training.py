@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.errors import ConfigError, DataError
+from eval.models.blocks import decoder_blocks
 from eval.models.language_model import LanguageModel
 from eval.types import Example, Progress
 from finetune_baselines.batches import Row, encode_rows
@@ -16,7 +17,6 @@ from finetune_baselines.objective import needs_reference
 from finetune_baselines.recipes import Recipe
 from finetune_baselines.refusals import refusal_answers
 from finetune_baselines.training import TrainRows, TrainSettings, run_training
-from grun.blocks import decoder_blocks
 from grun.documents import with_prompts
 from grun.gate_fit import fit_gates
 from grun.model import EditedModel, new_edit

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from eval.attacks.base import Attack
 from eval.data.key_spans import derive_key_spans
-from eval.errors import ConfigError
+from eval.models.blocks import decoder_blocks
 from eval.models.forward import evaluating
 from eval.models.language_model import LanguageModel
 from eval.types import Example
@@ -90,16 +90,13 @@ def _hidden(lm: LanguageModel, batch: Any, blocks: nn.ModuleList, columns: Tenso
 
 
 def _anatomy(model: Any) -> tuple[nn.ModuleList, nn.Module]:
-    """Find the decoder blocks and the norm behind them."""
-    count = int(model.config.get_text_config().num_hidden_layers)
-    for parent in model.modules():
-        for name, blocks in parent.named_children():
-            if isinstance(blocks, nn.ModuleList) and len(blocks) == count:
-                later = list(parent.named_children())
-                after = later[[n for n, _ in later].index(name) + 1 :]
-                norm = next((m for n, m in after if "norm" in n.lower() or n.startswith("ln")), nn.Identity())
-                return blocks, norm
-    raise ConfigError(f"No list of {count} decoder blocks was found in {type(model).__name__}.")
+    """Return the decoder blocks and the norm that stands behind them."""
+    path, blocks = decoder_blocks(model)
+    parent, _, name = path.rpartition(".")
+    modules = dict(model.get_submodule(parent).named_children())
+    later = list(modules)[list(modules).index(name) + 1 :]
+    norm = next((modules[n] for n in later if "norm" in n.lower() or n.startswith("ln")), nn.Identity())
+    return blocks, norm
 
 
 ATTACKS = (

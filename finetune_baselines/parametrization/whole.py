@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eval.errors import ConfigError
+from eval.models.blocks import decoder_blocks
 from eval.models.language_model import LanguageModel
 from eval.types import Progress, UnlearningData
-from finetune_baselines.blocks import decoder_blocks
 from finetune_baselines.parametrization.base import Parametrization, clone, wrapped
 
 __all__ = ["Full", "LastBlocks"]

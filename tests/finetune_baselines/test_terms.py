@@ -9,10 +9,11 @@ import torch
 
 from eval.errors import ConfigError, DataError
 from eval.models import LanguageModel
+from eval.models.blocks import decoder_blocks
 from eval.types import UnlearningData
 from finetune_baselines import RECIPES, TrainSettings, train
 from finetune_baselines.batches import collate_pairs, encode_rows
-from finetune_baselines.blocks import captured, decoder_blocks
+from finetune_baselines.blocks import captured
 from finetune_baselines.forget_answers import ANSWERS
 from finetune_baselines.losses import js_to_token_loss, rmu_direction
 from finetune_baselines.objective import RecipeObjective, new_objective

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from eval.models import GenerationOptions
-from grun.blocks import decoder_blocks, hidden_size
+from eval.models.blocks import decoder_blocks, hidden_size
 from grun.loading import attach
 
 SHORT = GenerationOptions(max_new_tokens=8)

@@ -41,6 +41,5 @@ def decoder_blocks(model: Any) -> tuple[str, nn.ModuleList]:
         ):
             return path, module
     raise ConfigError(
-        f"{type(model).__name__} has no list of {depth} decoder blocks, so GRUN cannot edit it; "
-        "use a decoder-only causal language model."
+        f"{type(model).__name__} has no list of {depth} decoder blocks; use a decoder-only causal language model."
     )
