@@ -11,6 +11,7 @@ import numpy.typing as npt
 from eval.errors import DataError
 from eval.types import Example
 from guard.config import GuardSettings
+from guard.finders import SpanFinder
 from guard.gate import RareWords, Signals
 from guard.hashing import Veil
 from guard.names import NameIndex, asked_about, capitalised_runs
@@ -135,17 +136,25 @@ class Lexicon:
 
 
 def find_phrases(
-    store: Store, entries: Sequence[Entry], questions: Vectors, *, num_neighbours: int
+    store: Store,
+    entries: Sequence[Entry],
+    questions: Vectors,
+    *,
+    num_neighbours: int,
+    finder: SpanFinder | None = None,
 ) -> list[Entry]:
-    """Return the entries with their phrases, by contrast with the nearest innocent answers."""
+    """Return the entries with their phrases, by contrast with the nearest innocent answers and by ``finder``."""
     key = str if store.veil is None else store.veil.word
     general = Contrast.of([r.answer for r in store.retain if r.answer], key)
     neighbours = np.full((len(entries), 1), -1)
     if len(entries) and store.retain:
         _, neighbours = store.search(questions, num=num_neighbours, retain=True)
     people = {entry.group: entry.question for entry in entries if entry.kind == "subject"}
+    found: Sequence[Sequence[str]] = [()] * len(entries)
+    if finder is not None:
+        found = finder([(entry.question, entry.answer) for entry in entries])
     out: list[Entry] = []
-    for entry, near in zip(entries, neighbours, strict=True):
+    for entry, near, named in zip(entries, neighbours, found, strict=True):
         if entry.kind == "subject" or (entry.kind == "document" and entry.group not in people):
             out.append(entry)  # no facts are known, or the wording alone is restricted
             continue
@@ -155,6 +164,7 @@ def find_phrases(
             entry.answer,
             neighbours=Contrast.of(answers, key),
             general=general,
+            found=named,
         )
         out.append(replace(entry, phrases=phrases))
     return out

@@ -18,6 +18,7 @@ from guard.config import GuardSettings
 from guard.conversation import judged_texts
 from guard.encoder import SentenceEncoder, get_encoder
 from guard.entries import Added, add_request
+from guard.finders import SpanFinder
 from guard.gate import FEATURES, Classifier, Decision
 from guard.hashing import PhraseHashes
 from guard.lessons import teach
@@ -73,6 +74,7 @@ class Guard:
         refusals: Sequence[str] = (),
         request: str = "request-1",
         settings: GuardSettings | None = None,
+        finder: SpanFinder | None = None,
     ) -> Guard:
         """Build a guard in seconds; no language model is touched.
 
@@ -83,6 +85,7 @@ class Guard:
             refusals: What the ``refuse`` policy answers; empty: the package's own.
             request: Name under which the entries can be removed again.
             settings: Anything but the defaults.
+            finder: Names further spans that must not be said, such as `guard.finders.entities` (named entities).
 
         Raises:
             DataError: If ``forget`` is empty or an example is neither a question-answer pair nor a document.
@@ -95,7 +98,7 @@ class Guard:
         store = Store(encoder.identity, encoder.dimension)
         kept, texts = innocents(retain, background, settings)
         store.set_retain(kept, encoder.encode([row.question for row in kept]), texts)
-        add_request(store, encoder, settings, request, examples=forget)
+        add_request(store, encoder, settings, request, examples=forget, finder=finder)
         classifier = teach(store, Lexicon.of(store, encoder.is_common_word), encoder, settings)
         if settings.index == "ivf":
             store.use_ivf(min_recall=settings.min_recall)
@@ -136,6 +139,7 @@ class Guard:
         subject: str | None = None,
         aliases: Sequence[str] = (),
         documents: Sequence[str] = (),
+        finder: SpanFinder | None = None,
     ) -> Added:
         """Add a forget request; the gate is taught anew.
 
@@ -145,6 +149,7 @@ class Guard:
             subject: A person or thing that prompts may not be about.
             aliases: Its other names.
             documents: Texts that must not be continued word by word; with a subject, what they tell of it.
+            finder: Names further spans that must not be said.
 
         Returns:
             The new entries' ids, and notices where coverage is weaker than with question-answer pairs.
@@ -167,6 +172,7 @@ class Guard:
                 subject=subject,
                 aliases=aliases,
                 documents=documents,
+                finder=finder,
             )
             self._refresh()
         return added

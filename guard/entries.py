@@ -11,6 +11,7 @@ from eval.types import Example
 from guard.building import find_phrases, group_of, question_of
 from guard.config import GuardSettings
 from guard.encoder import SentenceEncoder
+from guard.finders import SpanFinder
 from guard.store import Entry, Store, veiled_entry
 
 __all__ = ["DOCUMENT_NOTICE", "SUBJECT_NOTICE", "Added", "add_request"]
@@ -49,6 +50,7 @@ def add_request(
     subject: str | None = None,
     aliases: Sequence[str] = (),
     documents: Sequence[str] = (),
+    finder: SpanFinder | None = None,
 ) -> Added:
     """Put a request's entries into a store.
 
@@ -85,7 +87,7 @@ def add_request(
             put("document", " ".join(piece.split()[:_BEGINNING_WORDS]), piece, group)
     vectors = encoder.encode([e.question for e in bare] + [e.answer or e.question for e in bare])
     questions, answers = vectors[: len(bare)], vectors[len(bare) :]
-    entries = find_phrases(store, bare, questions, num_neighbours=settings.num_neighbours)
+    entries = find_phrases(store, bare, questions, num_neighbours=settings.num_neighbours, finder=finder)
     if store.veil is not None:
         entries = [veiled_entry(entry, store.veil) for entry in entries]
     store.add(entries, questions, answers)

@@ -66,7 +66,7 @@ class _Token:
 
 
 def extract_phrases(
-    question: str, answer: str, *, neighbours: Contrast, general: Contrast
+    question: str, answer: str, *, neighbours: Contrast, general: Contrast, found: Sequence[str] = ()
 ) -> tuple[str, ...]:
     """Return the spans of ``answer`` that would give the fact away, longest first, without repetition.
 
@@ -75,10 +75,16 @@ def extract_phrases(
         answer: What a model must not say.
         neighbours: Answers to the innocent questions most like this one.
         general: All innocent answers.
+        found: Spans that somebody else named (`guard.finders`): those that stand in the answer and not in the question
+            are taken too.
     """
     asked = words(question)
     tokens = _tokens(answer, asked, neighbours, general)
     phrases = [*_quoted(answer, asked), *_spans(answer, tokens, asked), *_single_words(tokens, general)]
+    said = words(answer)
+    phrases += [
+        s for s in found if set(words(s)) - STOP_WORDS and _is_said(s, said) and not _is_said(s, asked)
+    ]
     unique = {plain(phrase) for phrase in phrases}
     return tuple(sorted(unique, key=lambda phrase: (-len(phrase), phrase)))
 
