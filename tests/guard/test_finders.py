@@ -57,9 +57,10 @@ def test_a_model_is_asked_once_for_each_answer_and_read_line_by_line():
 def test_what_is_named_joins_the_phrases_and_what_is_made_up_does_not(finder, quick):
     forget = [Example(id="0", question=QUESTION, answer=ANSWER)]
     with_finder = Guard.build(forget=forget, settings=quick, finder=finder)
-    phrases = with_finder.store.entries[0].phrases
+    (entry,) = with_finder.store.entries.values()
+    phrases = entry.phrases
     assert "goose pie" in phrases
     assert not [p for p in phrases if "Eiffel" in p or "Orla" in p]
     more = Example(id="1", question="Who came?", answer="It was an old goose pie seller.")
-    with_finder.add("second", [more], finder=finder)
-    assert "goose pie" in with_finder.store.entries[1].phrases
+    (added,) = with_finder.add("second", [more], finder=finder).ids
+    assert "goose pie" in with_finder.store.entries[added].phrases
