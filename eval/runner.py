@@ -53,6 +53,7 @@ def evaluate(
     seed: int = 0,
     paraphrased_questions: bool = False,
     gradnorm: bool = True,
+    is_spread: bool = False,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Measure a plain, edited or filtered model.
@@ -68,14 +69,18 @@ def evaluate(
         seed: Of the bootstrap intervals.
         paraphrased_questions: Also ask the forget questions in their other wording.
         gradnorm: Whether the gradient-norm attack is made: one backward pass for each forget and holdout row.
+        is_spread: Whether every process of a launcher calls this and does a share of the work (the main process
+            alone writes); the numbers are those of one process but for rounding.
         progress: Told what is being done.
 
     Raises:
         DataError: If the benchmark has no forget rows or rows without a prompt, or if ``reference`` is of
             another forget split; both are found before the model is run.
     """
+    from eval.processes import is_main
+
     measures: Sequence[Measure] = benchmark.measures or (Questions(paraphrased_questions),)
-    plan = Plan(options)
+    plan = Plan(options, is_spread=is_spread)
     for measure in measures:
         measure.ask(benchmark, plan)
     if reference is not None:
@@ -86,7 +91,13 @@ def evaluate(
     answers = Answers(scores, plan.generations(lm, progress))
     generated_at = time.perf_counter()
     context = Context(
-        lm=lm, benchmark=benchmark, answers=answers, reference=reference, gradnorm=gradnorm, progress=progress
+        lm=lm,
+        benchmark=benchmark,
+        answers=answers,
+        reference=reference,
+        gradnorm=gradnorm,
+        is_spread=is_spread,
+        progress=progress,
     )
     log: dict[str, Any] = {}
     for measure in measures:
@@ -96,7 +107,7 @@ def evaluate(
     results = aggregate(log, reference, seed=seed)
     _fill_aggregates(log, results)
     samples = _samples(plan, answers, log)
-    if output_dir is not None:
+    if output_dir is not None and (is_main() or not is_spread):
         _write(log, results, samples, output_dir / "eval")
     done = time.perf_counter()
     seconds = {

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import transformers
 
 from eval.errors import ConfigError
-from finetune_baselines.processes import num_processes
+from eval.processes import num_processes
 from finetune_baselines.training import TrainSettings
 
 if TYPE_CHECKING:

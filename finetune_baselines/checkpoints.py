@@ -7,7 +7,7 @@ from pathlib import Path
 
 from eval.artifacts import read_json, write_json
 from eval.errors import ArtifactError
-from finetune_baselines.processes import is_main, wait
+from eval.processes import is_main, wait
 
 __all__ = [
     "OBJECTIVE",

@@ -14,6 +14,7 @@ from typing import Any
 from eval.artifacts import fingerprint, writable_dir, write_json
 from eval.errors import ArtifactError, ConfigError, DataError
 from eval.models.language_model import LanguageModel
+from eval.processes import is_main, join, wait
 from eval.types import Example, Kind, Progress, UnlearningData, UnlearningMethod
 from finetune_baselines.artifact import MANIFEST, read_artifact, write_artifact
 from finetune_baselines.batches import Row, encode_rows
@@ -23,7 +24,6 @@ from finetune_baselines.configuration import Configuration, check_overrides, con
 from finetune_baselines.forget_answers import ANSWERS
 from finetune_baselines.monitoring import Monitor
 from finetune_baselines.objective import LIVE, needs_reference, new_objective
-from finetune_baselines.processes import is_main, join, wait
 from finetune_baselines.recipes import RECIPES, recipe
 from finetune_baselines.recipes.merged import TiesOptions
 from finetune_baselines.sampling import SAMPLINGS

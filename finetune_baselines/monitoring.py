@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from eval.errors import ConfigError
-from finetune_baselines.processes import from_main, is_main
+from eval.processes import from_main, is_main
 
 if TYPE_CHECKING:
     from eval.models.language_model import LanguageModel

@@ -11,13 +11,13 @@ from torch import nn
 
 from eval.errors import ArtifactError, ConfigError
 from eval.models.language_model import LanguageModel
+from eval.processes import wait
 from eval.types import Progress
 from finetune_baselines.arguments import parts_of_a_step
 from finetune_baselines.checkpoints import WEIGHTS, drop_checkpoints, keep_lines, last_checkpoint, step_of
 from finetune_baselines.isolation import globals_kept, only_trainable
 from finetune_baselines.microbatches import MicroBatches
 from finetune_baselines.monitoring import Monitor, Watch
-from finetune_baselines.processes import wait
 from finetune_baselines.sampling import RunSize, Sampling
 from finetune_baselines.trainer import TrainedModule, UnlearningTrainer
 from finetune_baselines.training import Objective, TrainResult, TrainRows, TrainSettings

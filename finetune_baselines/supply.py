@@ -9,11 +9,11 @@ from pathlib import Path
 from eval.data.pairing import draw
 from eval.errors import DataError
 from eval.models.language_model import LanguageModel
+from eval.processes import is_main, wait
 from eval.report import Section
 from eval.types import Progress, UnlearningData
 from finetune_baselines.generators import choose_writer
 from finetune_baselines.negatives import Rejections, write_answers
-from finetune_baselines.processes import is_main, wait
 from finetune_baselines.recipes.base import Recipe
 from finetune_baselines.recipes.written import AlternateOptions, NegativeOptions, Subsample
 from finetune_baselines.sections import written_section

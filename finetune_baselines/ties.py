@@ -14,6 +14,7 @@ from torch import Tensor
 from eval.artifacts import fingerprint, read_json, write_json
 from eval.errors import ConfigError
 from eval.models.language_model import LanguageModel
+from eval.processes import is_main, wait
 from eval.report import Section
 from eval.types import Progress, UnlearningData
 from finetune_baselines.artifact import MANIFEST
@@ -21,7 +22,6 @@ from finetune_baselines.configuration import Configuration
 from finetune_baselines.parametrization import Full, Lora, Parametrization
 from finetune_baselines.parametrization.base import TunedModel, clone, wrapped
 from finetune_baselines.parametrization.lora import ADAPTER, adapted_layers
-from finetune_baselines.processes import is_main, wait
 from finetune_baselines.recipes import LoraSettings, Recipe
 from finetune_baselines.recipes.merged import TiesOptions
 

@@ -19,6 +19,7 @@ from transformers.trainer_callback import PrinterCallback
 from eval.artifacts import read_json, write_json
 from eval.errors import ArtifactError
 from eval.models.language_model import LanguageModel
+from eval.processes import is_main
 from eval.types import Progress
 from finetune_baselines.arguments import training_arguments
 from finetune_baselines.batches import PairBatch, collate_pairs
@@ -27,7 +28,6 @@ from finetune_baselines.isolation import globals_kept
 from finetune_baselines.microbatches import MicroBatch, MicroBatches
 from finetune_baselines.monitoring import Watch
 from finetune_baselines.perturbation import Perturbation, perturbed, uphill
-from finetune_baselines.processes import is_main
 from finetune_baselines.sampling import Schedule
 from finetune_baselines.training import Objective, TrainingDivergedError, TrainSettings
 

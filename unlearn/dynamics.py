@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from eval.data.pairing import deal
 from eval.errors import ConfigError
 from eval.metrics.utility import harmonic_mean
+from eval.processes import is_main
 from finetune_baselines.monitoring import DYNAMICS, Monitor
-from finetune_baselines.processes import is_main
 
 if TYPE_CHECKING:
     from eval.data import Benchmark

@@ -29,6 +29,7 @@ def evaluate_one(
     seed: int = 0,
     tasks: Sequence[str] = (),
     limit: int | None = None,
+    is_spread: bool = False,
     progress: Progress | None = None,
 ) -> Report:
     """Evaluate ``lm`` and write ``report.*`` to ``output_dir`` and its log to ``output_dir/model/eval``.
@@ -42,9 +43,11 @@ def evaluate_one(
         seed: Of bootstrap intervals.
         tasks: Of lm-evaluation-harness; their values are named ``lm_eval/<task>/<metric>``.
         limit: Questions of each such task at most.
+        is_spread: Whether every process of a launcher calls this and does a share; the main one alone writes.
         progress: Told what is being done.
     """
     from eval.models import GenerationOptions
+    from eval.processes import is_main
     from eval.report.sections import comparison_sections
     from eval.runner import evaluate
 
@@ -56,6 +59,7 @@ def evaluate_one(
             options=None if max_new_tokens is None else GenerationOptions(max_new_tokens=max_new_tokens),
             output_dir=output_dir / "model",
             seed=seed,
+            is_spread=is_spread,
             progress=progress,
         )
     run = RunInfo(
@@ -68,7 +72,7 @@ def evaluate_one(
         peak_memory_mb=cost.peak_memory_mb,
     )
     measured = {name: result.as_json() for name, result in evaluation.results.items()}
-    results = {"model": measured | _general_ability(lm, tasks, limit)}
+    results = {"model": measured | _general_ability(lm, tasks if is_main() else (), limit)}
     report = Report(
         kind="evaluate",
         name=output_dir.name,
@@ -84,8 +88,9 @@ def evaluate_one(
             examples=benchmark.splits.get("forget", ()),
         ),
     )
-    write_json(output_dir / "environment.json", report.environment)
-    report.save(output_dir)
+    if is_main() or not is_spread:
+        write_json(output_dir / "environment.json", report.environment)
+        report.save(output_dir)
     return report
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from eval.metrics import entries
 from eval.metrics.gradnorm import gradient_norms, no_gradients
+from eval.processes import spread
 from eval.report.open_unlearning import item_values
 
 if TYPE_CHECKING:
@@ -86,13 +87,13 @@ def _gradnorm(
     reason = no_gradients(context.lm) if context.gradnorm else "switched off: one backward pass for each row"
     if reason is not None:
         return entries.absent_entry(reason)
-    norms = gradient_norms(
-        context.lm,
-        [*forget, *holdout],
-        [str(row.answer) for row in (*forget, *holdout)],
-        has_end=has_end,
-        progress=context.progress,
-    )
+
+    def norms_of(rows: list[Example]) -> list[float | None]:
+        answers = [str(row.answer) for row in rows]
+        return gradient_norms(context.lm, rows, answers, has_end=has_end, progress=context.progress)
+
+    every = [*forget, *holdout]
+    norms = spread(every, norms_of) if context.is_spread else norms_of(every)
     return entries.attack_entry(norms[: len(forget)], norms[len(forget) :])
 
 

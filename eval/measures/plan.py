@@ -60,10 +60,12 @@ class Plan:
 
     Args:
         options: The user's generation options; ``None``: each measure's own limits, greedily.
+        is_spread: Whether every process of a launcher does a share of the work.
     """
 
-    def __init__(self, options: GenerationOptions | None = None) -> None:
+    def __init__(self, options: GenerationOptions | None = None, *, is_spread: bool = False) -> None:
         self.options = options
+        self.is_spread = is_spread
         self.asked: dict[str, Asked] = {}
         self._pairs = {False: _Pairs(), True: _Pairs()}
         self._places: dict[str, tuple[bool, list[slice]]] = {}
@@ -115,7 +117,7 @@ class Plan:
     ) -> dict[str, list[list[TokenScores]]]:
         """Score every (example, answer) pair once."""
         found = {
-            moments: lm.score(pairs.examples, pairs.answers, moments=moments, progress=progress)
+            moments: self._score(lm, pairs, moments, progress)
             for moments, pairs in self._pairs.items()
             if pairs.answers
         }
@@ -123,6 +125,20 @@ class Plan:
             name: [found[moments][place] if moments in found else [] for place in places]
             for name, (moments, places) in self._places.items()
         }
+
+    def _score(
+        self, lm: LanguageModel, pairs: _Pairs, moments: bool, progress: Progress | None
+    ) -> list[TokenScores]:
+        from eval.processes import spread
+
+        def score(share: list[tuple[Example, str]]) -> list[TokenScores]:
+            rows, answers = [row for row, _ in share], [answer for _, answer in share]
+            return lm.score(rows, answers, moments=moments, progress=progress)
+
+        every = list(zip(pairs.examples, pairs.answers, strict=True))
+        if not self.is_spread:
+            return score(every)
+        return spread(every, score, together=lambda pair: pair[0].conversation)
 
     def generations(self, lm: LanguageModel, progress: Progress | None = None) -> dict[str, list[Generation]]:
         """Answer every prompt, those with one length limit in one pass."""
@@ -133,10 +149,22 @@ class Plan:
         for limit in dict.fromkeys(asked.max_new_tokens for asked in self.asked.values()):
             group = {name: asked for name, asked in self.asked.items() if asked.max_new_tokens == limit}
             rows = [row for asked in group.values() for row in asked.rows]
-            said = iter(lm.generate(rows, replace(options, max_new_tokens=limit), progress=progress))
+            said = iter(self._generate(lm, rows, replace(options, max_new_tokens=limit), progress))
             for name, asked in group.items():
                 out[name] = [_cut(next(said), asked.stops) for _ in asked.rows]
         return {name: out[name] for name in self.asked}
+
+    def _generate(
+        self, lm: LanguageModel, rows: list[Example], options: GenerationOptions, progress: Progress | None
+    ) -> list[Generation]:
+        from eval.processes import spread
+
+        def generate(share: list[Example]) -> list[Generation]:
+            return lm.generate(share, options, progress=progress)
+
+        if not self.is_spread:
+            return generate(rows)
+        return spread(rows, generate, together=lambda row: row.conversation)
 
 
 def _cut(generation: Generation, stops: Sequence[str]) -> Generation:
@@ -157,6 +185,8 @@ class Context:
     """The retain model's log."""
     gradnorm: bool = True
     """Whether the gradient-norm attack is wanted: one backward pass for each forget and holdout row."""
+    is_spread: bool = False
+    """Whether every process of a launcher does a share of the work."""
     progress: Progress | None = None
 
     def inputs(self, rows: Sequence[Example]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 
 import click
@@ -43,7 +44,9 @@ def command(context: click.Context, /, as_json: bool, **_: object) -> None:
     \b
     unlearn evaluate --model M --benchmark tofu:forget10 --reference ORACLE/TOFU_EVAL.json
     unlearn evaluate --model M --guard runs/world-forget05/guard
+    accelerate launch --num-processes 4 -m unlearn evaluate --model M --benchmark tofu:forget10
     """
+    from eval.processes import is_main, join, num_processes
     from unlearn.cli.options import (
         attach,
         load_model,
@@ -59,7 +62,10 @@ def command(context: click.Context, /, as_json: bool, **_: object) -> None:
     benchmark = make_benchmark(config)
     output_dir = config.output_dir or Path("runs") / slug(f"evaluate-{config.benchmark}-{config.model}")
     quiet_libraries()
-    with locked_run(output_dir), showing_progress() as progress:
+    with ExitStack() as stack:
+        if is_main():
+            stack.enter_context(locked_run(output_dir))
+        progress = stack.enter_context(showing_progress())
         reference = None
         if config.reference is not None:
             from eval.report.open_unlearning import read_log
@@ -72,6 +78,7 @@ def command(context: click.Context, /, as_json: bool, **_: object) -> None:
         else:
             lm = load_model(config, adapter=config.adapter)
         lm = attach(lm, config)
+        join(lm.device)
         report = evaluate_one(
             lm,
             benchmark,
@@ -81,6 +88,8 @@ def command(context: click.Context, /, as_json: bool, **_: object) -> None:
             seed=config.seed,
             tasks=[name.strip() for name in (config.lm_eval or "").split(",") if name.strip()],
             limit=config.lm_eval_limit,
+            is_spread=num_processes() > 1,
             progress=progress,
         )
-    print_report(report, as_json, output_dir)
+    if is_main():
+        print_report(report, as_json, output_dir)

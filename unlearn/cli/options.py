@@ -155,14 +155,24 @@ def make_benchmark(config: BenchmarkConfig) -> Benchmark:
 
 
 def load_model(config: ModelConfig, name: str | None = None, *, adapter: Path | None = None) -> LanguageModel:
-    """Load the model a configuration names (or ``name``, loaded alike)."""
+    """Load the model a configuration names (or ``name``, loaded alike).
+
+    Under a launcher each process takes the GPU of its own number.
+    """
+    import os
+
+    import torch
+
     from eval.models import load
 
+    device, local_rank = config.device, os.environ.get("LOCAL_RANK")
+    if local_rank is not None and device == "auto" and torch.cuda.is_available():
+        device = f"cuda:{local_rank}"
     return load(
         name or config.model,
         revision=config.revision,
         dtype=config.dtype,
-        device=config.device,
+        device=device,
         quantization=config.quantization,
         adapter=adapter,
         attn_implementation=config.attn_implementation,
@@ -189,9 +199,13 @@ def attach(lm: LanguageModel, config: EvaluateConfig | GenerateConfig) -> Langua
 
 @contextmanager
 def showing_progress() -> Iterator[Progress]:
-    """Show progress on stderr: bars on a terminal, one line a stage elsewhere."""
+    """Show progress on stderr: bars on a terminal, one line a stage elsewhere; of several processes one speaks."""
+    from eval.processes import is_main
     from unlearn.display import ProgressDisplay
 
+    if not is_main():
+        yield lambda what, done, total: None
+        return
     with ProgressDisplay() as display:
         yield display
 

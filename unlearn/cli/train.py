@@ -53,8 +53,8 @@ def command(context: click.Context, /, method: str, as_json: bool, **_: object) 
     accelerate launch --num-processes 4 -m unlearn train npo-rt --model MODEL --benchmark tofu:forget10
     """
     from eval.artifacts import environment, fingerprint, write_json
+    from eval.processes import is_main, join, wait
     from finetune_baselines.monitoring import monitoring
-    from finetune_baselines.processes import is_main, join, wait
     from unlearn.cli.options import make_benchmark, print_json, quiet_libraries, showing_progress
     from unlearn.dynamics import dynamics_monitor, seconds_measuring
     from unlearn.measure import Measure
@@ -74,7 +74,7 @@ def command(context: click.Context, /, method: str, as_json: bool, **_: object) 
     with ExitStack() as stack:
         if is_main():
             stack.enter_context(locked_run(output_dir))
-        progress = stack.enter_context(showing_progress()) if is_main() else _silent
+        progress = stack.enter_context(showing_progress())
         lm = _model(config, benchmark, progress)
         join(lm.device)
         watched = [config.eval_every, config.best_by, config.patience]
@@ -107,7 +107,7 @@ def command(context: click.Context, /, method: str, as_json: bool, **_: object) 
 def _check_processes(method: UnlearningMethod) -> None:
     """Refuse to start what only one process can train."""
     from eval.errors import ConfigError
-    from finetune_baselines.processes import num_processes
+    from eval.processes import num_processes
 
     if num_processes() > 1 and method.kind != "weights":
         raise ConfigError(
@@ -115,23 +115,12 @@ def _check_processes(method: UnlearningMethod) -> None:
         )
 
 
-def _silent(what: str, done: int, total: int) -> None:
-    """Progress of the processes that do not speak."""
-
-
 def _model(config: TrainConfig, benchmark: Benchmark, progress: Progress) -> LanguageModel:
-    """Return the model to train; under a launcher each process takes the GPU of its own number."""
-    import os
-
-    import torch
-
+    """Return the model to train."""
     from unlearn.cli.options import load_model
 
     if config.model.partition(":")[0] == "scratch":
         from unlearn.cli.prepare import prepare_scratch
 
         return prepare_scratch(config, benchmark, progress).target
-    local_rank = os.environ.get("LOCAL_RANK")
-    if local_rank is not None and config.device == "auto" and torch.cuda.is_available():
-        config = config.model_copy(update={"device": f"cuda:{local_rank}"})
     return load_model(config)
