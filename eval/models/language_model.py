@@ -155,10 +155,12 @@ class LanguageModel:
         return base
 
     def copied(self) -> LanguageModel:
-        """Return a plain model with its own copy of the weights (`trainable_base`), an adapter merged into them."""
+        """Return a plain, trainable model with its own copy of `trainable_base`, an adapter merged into it."""
         model = copy.deepcopy(self.trainable_base())
         if hasattr(model, "merge_and_unload"):
             model = model.merge_and_unload()
+        for parameter in model.parameters():
+            parameter.requires_grad_(parameter.is_floating_point())
         return LanguageModel(
             model,
             self.tokenizer,

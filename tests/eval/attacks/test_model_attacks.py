@@ -229,3 +229,20 @@ def test_what_counts_as_a_leak_depends_on_what_is_asked(examples):
     assert picked.metric().value == 1.0
     named = run_attack(Picks(), attacks()["reverse"], data)
     assert named.metric().value == 0.0  # it repeats the fact it was given
+
+
+def test_a_frozen_model_with_an_adapter_is_copied_merged_and_trainable(tiny_lm, examples):
+    from peft import LoraConfig, get_peft_model
+
+    before = tiny_lm.score(examples[:1], ["Rome"])[0].sum_logp
+    model = get_peft_model(
+        tiny_lm.copied().model, LoraConfig(target_modules="all-linear", init_lora_weights=False)
+    )
+    model.requires_grad_(False)
+    adapted = LanguageModel(model, tiny_lm.tokenizer, kind="weights")
+    copy = adapted.copied()
+    with_adapter = adapted.score(examples[:1], ["Rome"])[0].sum_logp
+    assert copy.score(examples[:1], ["Rome"])[0].sum_logp == pytest.approx(with_adapter, abs=1e-4)
+    assert with_adapter != pytest.approx(before, abs=1e-4)
+    assert all(p.requires_grad for p in copy.model.parameters())
+    assert not any(p.requires_grad for p in model.parameters())
