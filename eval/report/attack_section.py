@@ -44,6 +44,12 @@ def _is_informative(found: Found, attack: str) -> bool:
     return before is not None and before >= INFORMATIVE
 
 
+def _level(found: Found, attack: str) -> float:
+    """What the oracle shows under the attack; where it does not apply to it, unattacked."""
+    levels = (_value(found, "oracle", name) for name in (attack, "plain"))
+    return next((level for level in levels if level is not None), 0.0)
+
+
 def _table(runs: Sequence[RunInfo], found: Found, attacks: Mapping[str, tuple[str, str]]) -> Section:
     rows: list[dict[str, Any]] = []
     for name, (family, summary) in attacks.items():
@@ -100,7 +106,7 @@ def _sentence(run: RunInfo, found: Found, informative: Sequence[str]) -> str:
         value = _value(found, run.method, name)
         if value is None:
             continue
-        level = _value(found, "oracle", name) or 0.0
+        level = _level(found, name)
         (broken if value > level + MARGIN else held).append((name, value, level))
     if not broken:
         return f"{run.title} ({run.kind}) holds under all {len(held)} informative attacks that apply to it."

@@ -82,6 +82,6 @@ def test_what_the_target_does_not_answer_is_not_informative():
     assert rows["base64"]["target"] == "0.100"
     assert rows["edit-off"] | {"summary": ""} == rows["edit-off"] | {"summary": "", "npo": "0.950"}
     assert "holds under 1 of 3" in reading.data["items"][0]
-    assert "edit-off (0.95" in reading.data["items"][0]
+    assert "edit-off (0.95, oracle 0.10)" in reading.data["items"][0]
     assert "quantize-nf4 (0.80, oracle 0.10)" in reading.data["items"][0]
     assert "base64" in reading.data["items"][1]
