@@ -90,16 +90,16 @@ def attack(
 
 
 def _finished(run: Path, asked: Sequence[str]) -> list[str]:
-    """Return the methods whose artifacts are complete, in the run's order."""
+    """Return the methods whose artifacts are complete: those of the run's report, or any in its folder by name."""
     found = read_json(run / "report.json")["results"] if (run / "report.json").is_file() else {}
-    names = [name for name in found if name not in LABELS and (run / name / RECORD).is_file()]
+    names = [name for name in asked or found if name not in LABELS and (run / name / RECORD).is_file()]
     missing = [name for name in asked if name not in names]
     if missing or not names:
         what = f"no finished method {missing[0]!r}" if missing else "no finished method"
         raise ConfigError(
             f"{run} holds {what} (finished: {', '.join(names) or 'none'}); run `unlearn compare` there first."
         )
-    return [name for name in names if not asked or name in asked]
+    return names
 
 
 def _questions(benchmark: Benchmark, settings: AttackSettings) -> tuple[Any, ...]:
