@@ -18,6 +18,8 @@ NAMES = (
     "guard_leaks",
     "guard_verbatim",
     "guard_penalty",
+    "guard_gate",
+    "guard_store",
 )
 
 
