@@ -16,8 +16,8 @@ from guard.stopwords import STOP_WORDS, word_set
 __all__ = ["NameEvidence", "NameIndex", "asked_about", "capitalised_runs"]
 
 _RUN_WORD = re.compile(r"[^\W\d_][^\W_]*(?:[.'\u2019-][^\W_]+)*\.?")
-_LOWER_PART = re.compile(r"(?<=\w)-[^\W\dA-Z][^\W_]*$")
-"""The tail of a compound such as "Tokyo-born", which is no part of a name."""
+_LOWER_PART = re.compile(r"(?<=\w)-[^\W\dA-Z][^\W_]{3,}$")
+"""The tail of a compound such as "Tokyo-born", which is no part of a name ("Tae-ho" is one)."""
 _PARTICLES = word_set("al bin de del della den der di dos du el ibn la le of the van von")
 _TITLES = word_set("author dr lady lord madam miss mister mr mrs ms novelist prof professor sir writer")
 _CALENDAR = word_set(

@@ -115,3 +115,10 @@ def test_evidence_of_names(forget, retain):
     assert names.evidence("Is Orla Esgarde kind?").other == 1.0
     assert names.evidence("Is Neva Holcroft kind?").other == 1.0
     assert names.evidence("Is Bruno Kalten kind?").unknown == 1.0
+
+
+def test_a_name_whose_second_half_is_small_is_one_name_and_a_compound_is_none():
+    from guard.names import capitalised_runs
+
+    assert capitalised_runs("Can you discuss Tae-ho Park's writing style?") == [("tae", "ho", "park")]
+    assert capitalised_runs("Which Tokyo-born author writes so?") == [("tokyo",)]
