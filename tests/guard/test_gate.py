@@ -118,7 +118,5 @@ def test_evidence_of_names(forget, retain):
 
 
 def test_a_name_whose_second_half_is_small_is_one_name_and_a_compound_is_none():
-    from guard.names import capitalised_runs
-
     assert capitalised_runs("Can you discuss Tae-ho Park's writing style?") == [("tae", "ho", "park")]
     assert capitalised_runs("Which Tokyo-born author writes so?") == [("tokyo",)]
