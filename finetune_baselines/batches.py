@@ -62,11 +62,6 @@ class PairBatch:
         return len(self.both) - self.num_forget
 
     @property
-    def is_forget(self) -> Tensor:
-        """Which rows are forgotten, bool, shape ``(B,)``."""
-        return torch.arange(len(self.both), device=self.both.input_ids.device) < self.num_forget
-
-    @property
     def lengths(self) -> Tensor:
         """Answer tokens of each row, shape ``(B,)``."""
         return (self.both.labels[:, 1:] != -100).sum(1)
@@ -75,11 +70,6 @@ class PairBatch:
     def num_forget_tokens(self) -> int:
         """Answer tokens of the forget rows: the first so many of ``both.targets`` belong to them."""
         return int(self.lengths[: self.num_forget].sum())
-
-    @property
-    def num_retain_tokens(self) -> int:
-        """Answer tokens of the retain rows."""
-        return int(self.lengths[self.num_forget :].sum())
 
     @property
     def sections(self) -> dict[str, slice]:

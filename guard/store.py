@@ -219,11 +219,6 @@ class Store:
             self.set_retain(hidden[0], vectors, hidden[1])
             self.veil = veil
 
-    def replace_entries(self, entries: Iterable[Entry]) -> None:
-        """Replace entries by ones of the same ids and groups (their phrases were found anew)."""
-        with self._lock:
-            self.entries.update({entry.id: entry for entry in entries})
-
 
 def veiled_entry(entry: Entry, veil: Veil) -> Entry:
     """Return an entry without any readable text; a document's runs of words become its phrases."""

@@ -12,7 +12,7 @@ from eval.errors import ArtifactError, ConfigError
 from eval.report import Report, RunInfo, now
 from unlearn.comparison import LABELS, benchmark_info
 from unlearn.methods import make_method
-from unlearn.runs import RECORD, locked_run
+from unlearn.runs import RECORD, labelled, locked_run
 
 if TYPE_CHECKING:
     from eval.attacks.base import Attack, AttackData
@@ -162,13 +162,16 @@ class _Sweep:
         )
         value = read_json(path) if path.is_file() else {}
         if value.get("key") != key:
+            label = f"{name}, {one.name}"
+            if self.progress is not None:
+                self.progress(label, 0, 0)
             result = run_attack(
                 lm,
                 one,
                 self.data,
                 seed=self.settings.seed,
                 options=GenerationOptions(max_new_tokens=self.settings.max_new_tokens),
-                progress=self._prefixed(f"{name}, {one.name}"),
+                progress=labelled(self.progress, label),
             )
             metric = result.metric(seed=self.settings.seed).as_json()
             value = {"key": key, "attack": one.name, "result": metric, "items": list(result.items)}
@@ -187,17 +190,6 @@ class _Sweep:
     def _stage_key(self, name: str, lm: LanguageModel) -> str:
         path = self.run / name / RECORD
         return str(read_json(path).get("key")) if path.is_file() else lm.identity
-
-    def _prefixed(self, label: str) -> Progress | None:
-        progress = self.progress
-        if progress is None:
-            return None
-        progress(label, 0, 0)
-
-        def tell(what: str, done: int, total: int) -> None:
-            progress(f"{label}: {what}", done, total)
-
-        return tell
 
 
 def _report(run: Path, benchmark: Benchmark, sweep: _Sweep, chosen: Sequence[Attack], device: str) -> Report:

@@ -14,7 +14,16 @@ from finetune_baselines.monitoring import monitoring
 from unlearn.dynamics import SAMPLE, dynamics_monitor, read_dynamics, seconds_measuring
 from unlearn.measure import Measure
 from unlearn.methods import DEFAULT_METHODS, make_method
-from unlearn.runs import Finished, locked_run, read_finished, read_sections, slug, start_stage, write_finished
+from unlearn.runs import (
+    Finished,
+    labelled,
+    locked_run,
+    read_finished,
+    read_sections,
+    slug,
+    start_stage,
+    write_finished,
+)
 from unlearn.seeds import averaged, stage_name
 
 if TYPE_CHECKING:
@@ -238,7 +247,7 @@ class _Run:
                     self.benchmark.data,
                     directory,
                     seed=seed,
-                    progress=self._prefixed(stage),
+                    progress=labelled(self.progress, stage),
                 )
             info = RunInfo(
                 method=name,
@@ -268,7 +277,7 @@ class _Run:
                 options=self.options,
                 output_dir=directory,
                 seed=self.settings.seed,
-                progress=self._prefixed(name),
+                progress=labelled(self.progress, name),
             )
         results = {metric: result.as_json() for metric, result in evaluation.results.items()}
         finished = Finished(replace(info, eval_seconds=cost.seconds), results)
@@ -281,16 +290,6 @@ class _Run:
     def _say(self, what: str) -> None:
         if self.progress is not None:
             self.progress(what, 0, 0)
-
-    def _prefixed(self, name: str) -> Progress | None:
-        progress = self.progress
-        if progress is None:
-            return None
-
-        def tell(what: str, done: int, total: int) -> None:
-            progress(f"{name}: {what}", done, total)
-
-        return tell
 
     def report(self) -> Report:
         """Put target, oracle and the methods side by side."""

@@ -13,9 +13,11 @@ from typing import Any
 from eval.artifacts import read_json, writable_dir, write_json
 from eval.errors import ArtifactError, ConfigError
 from eval.report import RunInfo, Section
+from eval.types import Progress
 
 __all__ = [
     "Finished",
+    "labelled",
     "locked_run",
     "read_finished",
     "read_sections",
@@ -62,6 +64,17 @@ def locked_run(directory: Path) -> Iterator[Path]:
         yield directory
     finally:
         lock.release()
+
+
+def labelled(progress: Progress | None, label: str) -> Progress | None:
+    """Return a progress that names ``label`` before each stage it is told of."""
+    if progress is None:
+        return None
+
+    def tell(what: str, done: int, total: int) -> None:
+        progress(f"{label}: {what}", done, total)
+
+    return tell
 
 
 def start_stage(directory: Path, key: str) -> Path:

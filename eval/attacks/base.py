@@ -9,7 +9,7 @@ the answers and shows what guessing, or learning anew, reaches.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from eval.data.key_spans import derive_key_spans
@@ -90,7 +90,6 @@ class AttackResult:
     """Per question: ``id``, ``question``, ``score`` (0 or 1, or the probe's value), ``answers``, ``spans``."""
     reason: str | None = None
     """Why there is no value."""
-    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def metric(self, *, seed: int = 0) -> MetricResult:
         """Return the share that leaked, with a bootstrap interval."""

@@ -146,11 +146,7 @@ def prepare(
     settings = settings or default_settings(model, benchmark, seed=seed, parametrization=parametrization)
     start = _start(model, benchmark, seed)
     root = writable_dir(Path(cache_dir) if cache_dir is not None else cache_directory()) / "prepared"
-    key = fingerprint(
-        {"recipe": RECIPE, "model": start.identity, "settings": settings, "rows": _rows(benchmark)}
-    )
-    safe_name = "".join(c if c.isalnum() else "-" for c in benchmark.name)[:40]
-    final = root / f"{safe_name}-{key[:20]}"
+    final = root / _entry(start, benchmark, settings)
     from_cache = (final / COMPLETE).is_file()
     if not from_cache:
         with _locked(final, progress):

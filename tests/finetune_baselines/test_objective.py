@@ -78,7 +78,7 @@ def test_the_prompt_gets_no_gradient_of_its_own(tiny_lm, examples):
     answers = sum(
         len(row.answer_ids) for row in tiny_lm.encode(examples[:5], [e.answer for e in examples[:5]])
     )
-    assert scored == answers == batch.num_forget_tokens + batch.num_retain_tokens
+    assert scored == answers == int(batch.lengths.sum())
 
 
 def test_a_batch_without_retain_rows_gives_an_exact_zero(tiny_lm, examples):

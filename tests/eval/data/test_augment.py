@@ -78,7 +78,7 @@ def test_held_out_wordings_are_never_drawn_otherwise(world, source):
     unseen = PromptSource(world.forget, world.retain, seed=1, held_out=True)
     drawn = [row.question for row in unseen.opening(60, "h")]
     assert sum(any(piece in text for piece in pieces) for text in drawn) > 40
-    assert not {row.question for row in world.forget} & set(drawn) or len(set(drawn)) > 30
+    assert len(set(drawn)) > 30
 
 
 def test_no_wording_is_one_of_the_test_attacks():
