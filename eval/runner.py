@@ -64,8 +64,8 @@ def evaluate(
             asks. A split that is absent makes its metrics null, with the reason.
         reference: The retain model's log of the same forget rows, for forget quality, PrivLeak and mia_reference.
         options: Of generation; default: greedy, at most 200 new tokens. A benchmark's own shorter limits stay.
-        output_dir: ``eval/TOFU_EVAL.json``, ``eval/TOFU_SUMMARY.json``, ``eval/samples.jsonl`` and a few samples to
-            read, ``eval/samples.md``, are written below it, atomically.
+        output_dir: ``eval/<evaluator>_EVAL.json`` (``TOFU_EVAL.json``, ``MUSE_EVAL.json``, ...), its summary,
+            ``eval/samples.jsonl`` and a few samples to read, ``eval/samples.md``, are written below it, atomically.
         seed: Of the bootstrap intervals.
         paraphrased_questions: Also ask the forget questions in their other wording.
         gradnorm: Whether the gradient-norm attack is made: one backward pass for each forget and holdout row.
@@ -108,7 +108,7 @@ def evaluate(
     _fill_aggregates(log, results)
     samples = _samples(plan, answers, log)
     if output_dir is not None and (is_main() or not is_spread):
-        _write(log, results, samples, output_dir / "eval")
+        _write(log, results, samples, output_dir / "eval", benchmark.evaluator)
     done = time.perf_counter()
     seconds = {
         "scoring": scored_at - start,
@@ -182,9 +182,13 @@ def _samples(plan: Plan, answers: Answers, log: Mapping[str, Any]) -> list[dict[
 
 
 def _write(
-    log: EvalLog, results: Mapping[str, MetricResult], samples: Sequence[Mapping[str, Any]], directory: Path
+    log: EvalLog,
+    results: Mapping[str, MetricResult],
+    samples: Sequence[Mapping[str, Any]],
+    directory: Path,
+    evaluator: str,
 ) -> None:
     lines = [json.dumps(sample, ensure_ascii=False, allow_nan=False) for sample in samples]
     write_text(directory / "samples.jsonl", "".join(f"{line}\n" for line in lines))
     write_text(directory / "samples.md", samples_page(samples))
-    write_log(log, {name: result.value for name, result in results.items()}, directory)
+    write_log(log, {name: result.value for name, result in results.items()}, directory, evaluator)

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eval.artifacts import environment, fingerprint, read_json, write_json
+from eval.artifacts import environment, fingerprint, write_json
 from eval.errors import ConfigError
 from eval.report import BenchmarkInfo, Report, RunInfo, now
+from eval.report.open_unlearning import EvalLog, read_log
 from finetune_baselines.monitoring import monitoring
 from unlearn.dynamics import SAMPLE, dynamics_monitor, read_dynamics, seconds_measuring
 from unlearn.measure import Measure
@@ -191,10 +192,9 @@ class _Run:
             }
         )
 
-    def log(self, name: str) -> Mapping[str, Any]:
+    def log(self, name: str) -> EvalLog:
         """Return a finished stage's evaluation log."""
-        log: Mapping[str, Any] = read_json(self.directory / name / "eval" / "TOFU_EVAL.json")
-        return log
+        return read_log(self.directory / name / "eval")
 
     def measure_given(self, name: str, lm: LanguageModel) -> None:
         """Evaluate target or oracle."""
@@ -363,7 +363,7 @@ def _write_card(directory: Path, report: Report) -> None:
         f"# {report.name}",
         "",
         f"`unlearn compare` on {report.benchmark.name}, {report.created}. Open `report.html`; every number in it can "
-        "be recomputed from the per-example values in `<method>/eval/TOFU_EVAL.json`.",
+        "be recomputed from the per-example values in `<method>/eval/*_EVAL.json`.",
         "",
         "A filter suppresses, an adapter edits, training changes weights: the column says which.",
         "",

@@ -48,6 +48,11 @@ class Benchmark:
     """Split name to the reason why it is missing, for metrics that are then null."""
 
     @property
+    def evaluator(self) -> str:
+        """What the names of its logs begin with: ``TOFU`` for all that TOFU's evaluation asks, else its own name."""
+        return self.name.partition(":")[0].upper() if self.measures else "TOFU"
+
+    @property
     def data(self) -> UnlearningData:
         """What an unlearning method is given."""
         return UnlearningData(

@@ -18,11 +18,12 @@ from eval.artifacts import read_json, write_json
 from eval.errors import ArtifactError
 
 __all__ = [
-    "EVAL_FILE",
+    "EVAL_SUFFIX",
     "LEGACY_FILES",
-    "SUMMARY_FILE",
+    "SUMMARY_SUFFIX",
     "EvalLog",
     "check_log",
+    "find_log",
     "is_legacy",
     "item_values",
     "items",
@@ -35,10 +36,11 @@ __all__ = [
 EvalLog: TypeAlias = Mapping[str, Any]
 """A log in OpenUnlearning's layout: metric to ``agg_value`` and ``value_by_index``."""
 
-EVAL_FILE = "TOFU_EVAL.json"
-"""Name of the per-item log."""
-SUMMARY_FILE = "TOFU_SUMMARY.json"
-"""Name of the flat log of aggregates."""
+EVAL_SUFFIX = "_EVAL.json"
+"""Behind the evaluator's name (``TOFU``, ``MUSE``, ...): the per-item log."""
+SUMMARY_SUFFIX = "_SUMMARY.json"
+"""Likewise: the flat log of aggregates."""
+_GENERIC, _OTHER_LAYOUT = f"TOFU{EVAL_SUFFIX}", f"LMEval{EVAL_SUFFIX}"
 
 LEGACY_FILES = {
     "retain": "eval_log.json",
@@ -187,6 +189,16 @@ def _legacy_split(split: str, part: Mapping[str, Any]) -> dict[str, Any]:
     return {name: {"value_by_index": values} for name, values in out.items()}
 
 
+def find_log(directory: Path) -> Path | None:
+    """Return a folder's per-item log, whichever benchmark it is of; ``None`` where there is none.
+
+    Earlier versions wrote ``TOFU_EVAL.json`` for every benchmark, so a more telling name comes first.
+    OpenUnlearning's ``LMEval_EVAL.json`` holds lm-eval's samples and is passed over.
+    """
+    found = [path for path in directory.glob(f"*{EVAL_SUFFIX}") if path.name != _OTHER_LAYOUT]
+    return min(found, key=lambda path: (path.name == _GENERIC, path.name), default=None)
+
+
 def run_logs(directory: Path) -> dict[str, Path]:
     """Return the logs of a run folder by method name; a single model's log is named ``model``.
 
@@ -196,13 +208,13 @@ def run_logs(directory: Path) -> dict[str, Path]:
     if not directory.is_dir():
         raise ArtifactError(f"There is no run folder {directory}; check the path.")
     for single in (directory, directory / "eval"):
-        found = [path for name in (EVAL_FILE, "MUSE_EVAL.json") if (path := single / name).is_file()]
-        if found:
-            return {"model": found[0]}
-    logs = {path.parent.parent.name: path for path in sorted(directory.glob(f"*/eval/{EVAL_FILE}"))}
+        if (found := find_log(single)) is not None:
+            return {"model": found}
+    folders = sorted(directory.glob("*/eval"))
+    logs = {folder.parent.name: path for folder in folders if (path := find_log(folder)) is not None}
     if not logs:
         raise ArtifactError(
-            f"{directory} holds no evaluation log ({EVAL_FILE}); give a finished run's folder or the log itself."
+            f"{directory} holds no evaluation log (*{EVAL_SUFFIX}); give a finished run's folder or the log itself."
         )
     return logs
 
@@ -235,15 +247,19 @@ def read_log(path: Path | str, *, prefer: tuple[str, ...] = ("model",)) -> EvalL
     return check_log(content, str(path))
 
 
-def write_log(log: EvalLog, summary: Mapping[str, float | None], directory: Path) -> Path:
-    """Write ``TOFU_EVAL.json`` and ``TOFU_SUMMARY.json`` atomically and return the first's path.
+def write_log(
+    log: EvalLog, summary: Mapping[str, float | None], directory: Path, evaluator: str = "TOFU"
+) -> Path:
+    """Write ``<evaluator>_EVAL.json`` and ``<evaluator>_SUMMARY.json`` atomically and return the first's path.
 
     Args:
         log: Keys are sorted, as OpenUnlearning does.
         summary: Aggregates; null ones are left out, as OpenUnlearning does.
         directory: Made where missing.
+        evaluator: Of the benchmark (`eval.data.Benchmark.evaluator`).
     """
     shown = {name: value for name, value in sorted(summary.items()) if value is not None}
-    write_json(directory / EVAL_FILE, dict(sorted(log.items())), indent=4)
-    write_json(directory / SUMMARY_FILE, shown, indent=4)
-    return directory / EVAL_FILE
+    path = directory / f"{evaluator}{EVAL_SUFFIX}"
+    write_json(path, dict(sorted(log.items())), indent=4)
+    write_json(directory / f"{evaluator}{SUMMARY_SUFFIX}", shown, indent=4)
+    return path

@@ -44,7 +44,13 @@ def test_evaluate_reports_the_benchmarks_own_columns(run, project, tmp_path, nam
         assert results[metric]["value"] is not None, metric
     page = (out / "report.md").read_text()
     assert {"wmdp:mini": "WMDP mini", "muse:mini": "VerbMem"}[name] in page
-    assert (out / "model" / "eval" / "samples.md").read_text().startswith("# Samples")
+    logs = out / "model" / "eval"
+    assert (logs / "samples.md").read_text().startswith("# Samples")
+    family = name.partition(":")[0].upper()
+    assert sorted(path.name for path in logs.glob("*.json")) == [
+        f"{family}_EVAL.json",
+        f"{family}_SUMMARY.json",
+    ]
     ran = run("metrics", "recompute", out)
     values = json.loads(ran.out)
     assert {metric: results[metric]["value"] for metric in HEADLINES[name]} == {

@@ -38,8 +38,8 @@ __all__ = ["command"]
 def command(context: click.Context, /, as_json: bool, **_: object) -> None:
     r"""Measure one model on a benchmark, with or without an adapter, an edit or a filter on it.
 
-    Writes report.json, report.md, report.html and, under model/eval/, OpenUnlearning's TOFU_EVAL.json with every
-    per-example value.
+    Writes report.json, report.md, report.html and, under model/eval/, OpenUnlearning's TOFU_EVAL.json (likewise
+    MUSE_EVAL.json, ...) with every per-example value.
 
     \b
     unlearn evaluate --model M --benchmark tofu:forget10 --reference ORACLE/TOFU_EVAL.json

@@ -272,3 +272,11 @@ def test_tofu_forgets_up_to_ninety_percent(shared_data: Path) -> None:
     assert tested == {(row.question, row.answer) for row in most.retain}
     forgotten = {(row.question, row.answer) for row in most.forget}
     assert {(row.question, row.answer) for row in most.splits["forget"]} <= forgotten
+
+
+@pytest.mark.parametrize(
+    ("name", "evaluator"),
+    [("world:forget01", "TOFU"), ("muse:mini", "MUSE"), ("lume:mini", "LUME"), ("text:mini", "TEXT")],
+)
+def test_logs_bear_the_name_the_field_gives_them(name: str, evaluator: str) -> None:
+    assert load_benchmark(name).evaluator == evaluator

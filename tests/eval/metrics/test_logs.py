@@ -10,7 +10,7 @@ import pytest
 
 from eval.errors import ArtifactError, DataError, UnknownNameError
 from eval.metrics import METRICS_INFO, aggregate, recompute
-from eval.report.open_unlearning import check_log, read_log, write_log
+from eval.report.open_unlearning import check_log, read_log, run_logs, write_log
 
 
 def scores(values: list[Any], field: str = "score") -> dict[str, Any]:
@@ -159,6 +159,18 @@ def test_a_log_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
         write_log(log_with(float("nan")), {}, tmp_path)
     assert path.read_text() == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["TOFU_EVAL.json", "TOFU_SUMMARY.json"]
+
+
+def test_each_benchmark_names_its_log_and_older_names_are_still_read(tmp_path: Path) -> None:
+    old = write_log(log_with(0.5), {}, tmp_path / "npo" / "eval")
+    assert old.name == "TOFU_EVAL.json"
+    save(old.with_name("LMEval_EVAL.json"), {"mmlu": [{"doc": 1}]})  # OpenUnlearning's: another layout
+    assert run_logs(tmp_path) == {"npo": old}
+    new = write_log(log_with(0.25), {"forget_truth_ratio": 0.25}, tmp_path / "npo" / "eval", "MUSE")
+    assert run_logs(tmp_path) == {"npo": new}
+    assert new.name == "MUSE_EVAL.json"
+    assert json.loads(new.with_name("MUSE_SUMMARY.json").read_text()) == {"forget_truth_ratio": 0.25}
+    assert read_log(tmp_path / "npo") == log_with(0.25)
 
 
 def test_every_metric_of_a_log_can_be_explained() -> None:
