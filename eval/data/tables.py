@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -40,7 +41,7 @@ def read_table(path: Path) -> Rows:
     if path.suffix == ".txt":
         return [{"text": text}]
     if path.suffix == ".csv":
-        return [dict(row) for row in csv.DictReader(text.splitlines(keepends=True))]
+        return [dict(row) for row in csv.DictReader(io.StringIO(text, newline=""))]
     if not text.lstrip().startswith("["):
         return [row for _, row in read_rows(path)]
     try:

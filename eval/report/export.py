@@ -1,4 +1,4 @@
-"""Per-example values in the formats others read: CSV, Parquet, and TOFU's legacy aggregated log.
+"""Per-example values in the formats others read: CSV, Parquet, TOFU's legacy aggregated log, a LUME submission.
 
 The tables are long: one row for each (method, metric, example, field), so that a spreadsheet or a data frame can
 group, filter and recompute every aggregate.
@@ -14,6 +14,7 @@ from typing import Any
 
 from eval.artifacts import write_bytes, write_json, write_text
 from eval.errors import ConfigError, DataError
+from eval.report.lume_submission import write_submission
 from eval.report.open_unlearning import LEGACY_FILES, EvalLog, item_values, items, read_log, run_logs
 
 __all__ = ["COLUMNS", "export", "per_example_rows", "tofu_legacy_log"]
@@ -57,7 +58,8 @@ def export(run: Path, out: Path) -> None:
 
     Args:
         run: A run folder, a method's folder in it, or a log.
-        out: ``.csv``, ``.parquet``, or ``.json`` for TOFU's legacy aggregated log (of one method).
+        out: ``.csv``, ``.parquet``, ``.json`` for TOFU's legacy aggregated log, or a folder (no ending) for a LUME
+            submission; the last two are of one method.
 
     Raises:
         ConfigError: If the ending is another, or Parquet is asked for without `datasets`.
@@ -83,9 +85,12 @@ def export(run: Path, out: Path) -> None:
         write_bytes(out, content.getvalue())
     elif out.suffix == ".json":
         write_json(out, tofu_legacy_log(read_log(run)))
+    elif not out.suffix:
+        write_submission(run, out)
     else:
         raise ConfigError(
-            f"{out} cannot be exported to: use .csv, .parquet, or .json (TOFU's legacy aggregated log)."
+            f"{out} cannot be exported to: use .csv, .parquet, .json (TOFU's legacy aggregated log), or a folder "
+            "(a LUME submission)."
         )
 
 

@@ -200,13 +200,17 @@ def find_log(directory: Path) -> Path | None:
 
 
 def run_logs(directory: Path) -> dict[str, Path]:
-    """Return the logs of a run folder by method name; a single model's log is named ``model``.
+    """Return the logs of a run folder by method name; a single model's log, or LUME submission, is named ``model``.
 
     Raises:
         ArtifactError: If the folder is missing or holds none.
     """
     if not directory.is_dir():
         raise ArtifactError(f"There is no run folder {directory}; check the path.")
+    from eval.report.lume_submission import is_submission
+
+    if is_submission(directory):
+        return {"model": directory}
     for single in (directory, directory / "eval"):
         if (found := find_log(single)) is not None:
             return {"model": found}
@@ -220,7 +224,7 @@ def run_logs(directory: Path) -> dict[str, Path]:
 
 
 def read_log(path: Path | str, *, prefer: tuple[str, ...] = ("model",)) -> EvalLog:
-    """Read an evaluation log: OpenUnlearning's, TOFU's legacy form, or one of our own run folders.
+    """Read an evaluation log: OpenUnlearning's, TOFU's legacy form, a LUME submission, or one of our run folders.
 
     Args:
         path: A ``*_EVAL.json``, an ``eval_log_aggregated.json``, our ``report.json``, or a folder.
@@ -229,6 +233,8 @@ def read_log(path: Path | str, *, prefer: tuple[str, ...] = ("model",)) -> EvalL
     Raises:
         ArtifactError: If there is none, it is damaged, or a run of several holds none of ``prefer``.
     """
+    from eval.report.lume_submission import read_submission
+
     path = Path(path)
     if path.name == "report.json":
         path = path.parent
@@ -241,6 +247,8 @@ def read_log(path: Path | str, *, prefer: tuple[str, ...] = ("model",)) -> EvalL
                 f"{next(iter(logs.values()))}."
             )
         path = logs[name]
+        if path.is_dir():
+            return check_log(read_submission(path), str(path))
     content = read_json(path)
     if is_legacy(content):
         return legacy_to_open_unlearning(content, str(path))

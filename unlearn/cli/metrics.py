@@ -72,7 +72,8 @@ def explain(name: str, as_json: bool) -> None:
 def recompute_command(log: Path, reference: Path | None, as_json: bool) -> None:
     """Recompute every aggregate of LOG from its per-item values and print ``{metric: value}``.
 
-    LOG is an OpenUnlearning *_EVAL.json, a TOFU legacy aggregated log, or a run folder of ours.
+    LOG is an OpenUnlearning *_EVAL.json, a TOFU legacy aggregated log, a folder with a LUME submission, or a
+    run folder of ours.
     """
     from eval.metrics.recompute import recompute
     from unlearn.cli.options import print_json

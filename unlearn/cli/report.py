@@ -16,7 +16,8 @@ __all__ = ["command"]
     "--export",
     "out",
     type=click.Path(path_type=Path),
-    help="Write per-example values instead: .csv, .parquet, or .json (one method as TOFU's legacy aggregated log).",
+    help="Write per-example values instead: .csv, .parquet, .json (one method as TOFU's legacy aggregated log), or "
+    "a folder (one method's LUME submission).",
 )
 def command(run: Path, as_json: bool, out: Path | None) -> None:
     """Print the table of RUN (a run folder or its report.json) and render its pages anew from report.json.
@@ -25,6 +26,7 @@ def command(run: Path, as_json: bool, out: Path | None) -> None:
     unlearn report runs/world-forget05
     unlearn report runs/world-forget05 --export values.csv
     unlearn report runs/world-forget05/npo --export eval_log_aggregated.json
+    unlearn report runs/lume/npo --export submission
     """
     if out is not None:
         from eval.report.export import export

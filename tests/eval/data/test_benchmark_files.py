@@ -87,7 +87,7 @@ def test_broken_files_name_the_line_or_row(tmp_path: Path) -> None:
 def test_the_same_rows_are_read_from_every_kind_of_file(tmp_path: Path) -> None:
     rows = [
         {"question": "Who, then?", "answer": 'She said:\n"Ann"'},
-        {"question": "Where?", "answer": "Here"},
+        {"question": "Where?", "answer": "Here\u2028and there"},
     ]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "a.json").write_text(json.dumps(rows))
