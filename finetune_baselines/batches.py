@@ -16,7 +16,7 @@ from eval.types import Batch, Example
 if TYPE_CHECKING:
     from eval.models.language_model import LanguageModel
 
-__all__ = ["PairBatch", "Row", "collate_pairs", "encode_rows", "take_rows"]
+__all__ = ["PairBatch", "Row", "collate_pairs", "encode_rows", "every_position", "take_rows"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,6 +143,18 @@ def take_rows(batch: Batch, start: int, stop: int) -> Batch:
         prompt_end=batch.prompt_end[start:stop],
         labels=batch.labels[start:stop, :width],
         prompt_group=None,
+    )
+
+
+def every_position(batch: Batch) -> Batch:
+    """Return the batch as if every position predicted an answer token: ``answer_logits`` then gives ``B * T`` rows.
+
+    One padding column is added on the right, for the last position to predict.
+    """
+    pad = torch.nn.functional.pad
+    ids = pad(batch.input_ids, (0, 1))
+    return replace(
+        batch, input_ids=ids, attention_mask=pad(batch.attention_mask, (0, 1)), labels=ids, prompt_group=None
     )
 
 

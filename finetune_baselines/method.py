@@ -26,6 +26,7 @@ from finetune_baselines.monitoring import Monitor
 from finetune_baselines.objective import LIVE, needs_reference, new_objective
 from finetune_baselines.recipes import RECIPES, recipe
 from finetune_baselines.recipes.merged import TiesOptions
+from finetune_baselines.recipes.options import GnmTemplate
 from finetune_baselines.sampling import SAMPLINGS
 from finetune_baselines.sections import SECTIONS
 from finetune_baselines.supply import supply
@@ -299,9 +300,10 @@ def _rows(lm: LanguageModel, configuration: Configuration, data: UnlearningData,
     recipe = configuration.recipe
     reference = lm if "logps" in needs_reference(recipe) else None
     forget: list[list[Row]] = [[] for _ in data.forget]
+    worded = recipe.get(GnmTemplate).worded if GnmTemplate in recipe.extras else str
     for kind in recipe.answer_kinds:
         texts = ANSWERS[kind].texts(data, recipe, configuration.train.epochs, seed)
-        flat = [(i, text) for i, given in enumerate(texts) for text in given]
+        flat = [(i, worded(text)) for i, given in enumerate(texts) for text in given]
         rows = encode_rows(
             lm, [data.forget[i] for i, _ in flat], [text for _, text in flat], reference=reference, kind=kind
         )
@@ -309,7 +311,7 @@ def _rows(lm: LanguageModel, configuration: Configuration, data: UnlearningData,
             forget[i].append(row)
     retain: list[Row] = []
     if recipe.uses_retain:
-        retain = encode_rows(lm, data.retain, [_answer(row) for row in data.retain])
+        retain = encode_rows(lm, data.retain, [worded(_answer(row)) for row in data.retain])
     draws: dict[str, int] = {kind: ANSWERS[kind].draws(recipe) for kind in recipe.answer_kinds}
     return TrainRows(forget=forget, retain=retain, draws=draws)
 

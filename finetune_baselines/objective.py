@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from eval.models.blocks import decoder_blocks
 from eval.models.forward import evaluating
 from eval.types import Batch, Message
-from finetune_baselines.batches import PairBatch, take_rows
+from finetune_baselines.batches import PairBatch, every_position, take_rows
 from finetune_baselines.blocks import captured
 from finetune_baselines.perturbation import Perturbation
 from finetune_baselines.recipes import Recipe, TermUse
-from finetune_baselines.terms import TERMS, Answers, ForgetLimit, Hidden, Reference
+from finetune_baselines.terms import TERMS, Answers, Everywhere, ForgetLimit, Hidden, Reference
 from finetune_baselines.training import Objective, Unit
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ OBJECTIVES: Mapping[str, str] = MappingProxyType(
     {
         "sum": "finetune_baselines.objective:RecipeObjective",
         "rows": "finetune_baselines.row_objective:RowObjective",
+        "concat": "finetune_baselines.row_objective:ConcatObjective",
         "primal-dual": "finetune_baselines.primal_dual:PrimalDualObjective",
     }
 )
@@ -66,11 +67,12 @@ class RecipeObjective:
         self.recipe = recipe
         self.start = start
         self.seed = seed
-        self.units: dict[str, Unit] = {
-            use.label: f"{use.on}_{TERMS[use.loss].mean_over}" for use in recipe.active
-        }
         self.perturbation = recipe.get(Perturbation) if Perturbation in recipe.extras else None
         self._options = {use.label: recipe.get(TERMS[use.loss].options) for use in recipe.active}
+        self.units: dict[str, Unit] = {
+            use.label: f"{use.on}_{TERMS[use.loss].unit(self._options[use.label])}" for use in recipe.active
+        }
+        self._sees_all = any(TERMS[use.loss].everywhere(self._options[use.label]) for use in recipe.active)
 
     def __call__(self, lm: LanguageModel, batch: PairBatch, module: nn.Module) -> dict[str, Tensor]:
         """Return the active terms by label, weighted; see `Objective`."""
@@ -86,13 +88,13 @@ class RecipeObjective:
         layer = self._layer(lm)
         frozen = self._start_model(lm, batch, layer)
         with captured(lm.model, layer) as states:
-            logits = lm.answer_logits(batch.both, module=module)
+            logits, whole = self._logits(lm, batch.both, module)
         out: dict[str, Answers] = {}
         reference, lengths = batch.reference_logps, batch.lengths
         nothing = {kind: slice(0, 0) for kind in self.recipe.answer_kinds}
         for kind, rows in (nothing | batch.sections).items():
             tokens = slice(int(lengths[: rows.start].sum()), int(lengths[: rows.stop].sum()))
-            start_logits, start_hidden = frozen.get(kind, (None, None))
+            start_logits, start_whole, start_hidden = frozen.get(kind, (None, None, None))
             out[kind] = Answers(
                 logits=logits[tokens],
                 targets=batch.both.targets[tokens],
@@ -103,6 +105,7 @@ class RecipeObjective:
                 # Rows that are not there had no forward: nothing compared with nothing is an exact 0.
                 reference_logits=logits[tokens].detach() if start_logits is None else start_logits,
                 hidden=_hidden(states[0], batch.both, rows, start_hidden) if states else None,
+                everywhere=None if whole is None else _everywhere(whole, batch.both, rows, start_whole),
                 tokenize=partial(_answer_tokens, lm, batch.both.messages[0]),
                 seed=self.seed,
             )
@@ -136,20 +139,30 @@ class RecipeObjective:
 
     def _start_model(
         self, lm: LanguageModel, batch: PairBatch, layer: int | None
-    ) -> dict[str, tuple[Tensor, Tensor | None]]:
-        """Run the start model on the kinds of rows that are compared with it: logits, and hidden states of a layer."""
+    ) -> dict[str, tuple[Tensor, Tensor | None, Tensor | None]]:
+        """Run the start model on the kinds of rows that are compared with it: what `_logits` returns, hidden states."""
         compared = {use.on for use in self.recipe.active if TERMS[use.loss].reference in LIVE}
         start = self.start or lm
-        out: dict[str, tuple[Tensor, Tensor | None]] = {}
+        out: dict[str, tuple[Tensor, Tensor | None, Tensor | None]] = {}
         for kind, rows in batch.sections.items():
             if kind not in compared or rows.stop == rows.start:
                 continue
             off = nullcontext() if self.start is not None else lm.edit_disabled()
             with off, evaluating(start.model), captured(start.model, layer) as states:
                 part = take_rows(batch.both, rows.start, rows.stop)
-                logits = start.answer_logits(part).float()
-            out[kind] = logits, states[0] if states else None
+                logits, whole = self._logits(start, part, None)
+            out[kind] = logits.float(), whole, states[0] if states else None
         return out
+
+    def _logits(
+        self, lm: LanguageModel, batch: Batch, module: nn.Module | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the logits that predict answers, ``(N, V)``, and where a term asks for it all, ``(B, T, V)``."""
+        if not self._sees_all:
+            return lm.answer_logits(batch, module=module), None
+        logits = lm.answer_logits(every_position(batch), module=module)
+        whole = logits.view(*batch.input_ids.shape, logits.shape[-1])
+        return whole[batch.predicting], whole
 
 
 def _known(reference: Tensor | None, tokens: slice, logits: Tensor) -> Tensor | None:
@@ -166,6 +179,18 @@ def _answer_tokens(lm: LanguageModel, messages: tuple[Message, ...], text: str) 
     return list(lm.tokenizer(beginning, add_special_tokens=False)["input_ids"])
 
 
+def _everywhere(logits: Tensor, batch: Batch, rows: slice, start: Tensor | None) -> Everywhere:
+    """Cut what is known of all positions to some rows and to the width these need."""
+    own = take_rows(batch, rows.start, rows.stop)
+    mine = logits[rows, : own.input_ids.shape[1]]
+    return Everywhere(
+        logits=mine,
+        predicting=own.predicting,
+        answer=own.labels != -100,
+        reference_logits=mine.detach() if start is None else start.float(),
+    )
+
+
 def _hidden(states: Tensor, batch: Batch, rows: slice, start: Tensor | None) -> Hidden:
     """Cut the hidden states of some rows to the width these rows need."""
     mask = batch.attention_mask[rows].bool()
@@ -174,5 +199,5 @@ def _hidden(states: Tensor, batch: Batch, rows: slice, start: Tensor | None) -> 
         trained=states[rows, :width],
         mask=mask[:, :width],
         predicting=batch.predicting[rows, :width],
-        start=states[rows, :width].detach() if start is None else start,
+        start=states[rows, :width].detach() if start is None else start[:, :width],
     )

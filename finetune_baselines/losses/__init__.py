@@ -7,7 +7,7 @@ from finetune_baselines.losses.flat import DIVERGENCES, flat_loss
 from finetune_baselines.losses.forget_kl import forget_kl_loss
 from finetune_baselines.losses.gradient_ascent import gradient_ascent_loss
 from finetune_baselines.losses.inverted_hinge import inverted_hinge_loss
-from finetune_baselines.losses.jensen_shannon import js_loss, js_to_token_loss
+from finetune_baselines.losses.jensen_shannon import js_loss, js_to_token_loss, js_to_tokens_loss
 from finetune_baselines.losses.kl import gnm_kl_loss, kl_loss
 from finetune_baselines.losses.kto import kto_loss
 from finetune_baselines.losses.npo import npo_loss
@@ -34,6 +34,7 @@ __all__ = [
     "inverted_hinge_loss",
     "js_loss",
     "js_to_token_loss",
+    "js_to_tokens_loss",
     "kl_loss",
     "kto_loss",
     "npo_loss",

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from finetune_baselines.losses.reduction import mean_or_zero
 
-__all__ = ["js_loss", "js_to_token_loss"]
+__all__ = ["js_loss", "js_to_token_loss", "js_to_tokens_loss"]
 
 
 def js_loss(logits: Tensor, reference_logits: Tensor) -> Tensor:
@@ -48,3 +48,23 @@ def js_to_token_loss(logits: Tensor, tokens: Tensor) -> Tensor:
     probabilities = logps.exp()
     inner = (1 + probabilities) * torch.log1p(probabilities) - probabilities * logps
     return mean_or_zero(math.log(2) - inner / 2)
+
+
+def js_to_tokens_loss(logits: Tensor, tokens: Tensor) -> Tensor:
+    r"""What JensUn's published code computes: a "divergence" to a target that is 1 on each of ``K`` tokens.
+
+    With p_v the probability of a wanted token v and the target's mass K instead of 1, the two halves of
+    [KL(P || M) + KL(Q || M)] / 2, M = (P + Q) / 2, add up to
+    ``[(1 + K) ln 2 + sum_v (p_v ln p_v - (1 + p_v) ln(1 + p_v))] / 2``: for K = 1 the divergence to one token.
+
+    Args:
+        logits: Shape ``(N, V)``.
+        tokens: The wanted tokens, each once, shape ``(K,)``.
+
+    Returns:
+        Mean over positions, nats, shape ``()``; exactly 0 where there is no position.
+    """
+    logps = torch.log_softmax(logits.float(), dim=-1)[:, tokens]
+    probabilities = logps.exp()
+    inner = probabilities * logps - (1 + probabilities) * torch.log1p(probabilities)
+    return mean_or_zero(((1 + len(tokens)) * math.log(2) + inner.sum(-1)) / 2)

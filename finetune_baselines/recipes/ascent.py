@@ -13,7 +13,8 @@ _GA = Recipe(
     name="ga",
     summary="Gradient ascent on the forget answers; no lower bound, so it ruins the model if run long",
     paper="arXiv:2310.10683; TOFU arXiv:2401.06121",
-    terms=(forget("ga"),),
+    # forget_kl_weight=1 is what the NPO repository calls forget-KL: ascent that stays close on the forget rows too.
+    terms=(forget("ga"), forget("kl", weight=0.0, name="forget_kl")),
     # Without a limit on the forget loss, ascent would ruin a small model before the forget set is forgotten.
     scratch={"learning_rate": 7.5e-4, "max_forget_loss": 4.0},
     scratch_lora={"learning_rate": 5e-4, "epochs": 12},

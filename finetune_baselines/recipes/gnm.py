@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from finetune_baselines.recipes.base import LoraSettings, Recipe, forget, retain
-from finetune_baselines.recipes.options import RandomMatching
+from finetune_baselines.recipes.options import GnmTemplate, RandomMatching
 from finetune_baselines.recipes.written import NegativeOptions, Subsample
 from finetune_baselines.sampling import Pairs
 from finetune_baselines.training import TrainSettings
@@ -24,7 +24,7 @@ RECIPES = (
             retain("kl", weight=5.0, name="klr"),
             forget("klf", weight=0.0, name="klf"),  # 1
         ),
-        extras=(NegativeOptions, Subsample, RandomMatching, Pairs),
+        extras=(NegativeOptions, Subsample, RandomMatching, GnmTemplate, Pairs),
         parametrization="adalora",
         paper_settings=TrainSettings(learning_rate=1e-4, epochs=10, batch_size=1, warmup_epochs=0.0),
         paper_lora=LoraSettings(rank=8, alpha=8.0),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from eval.errors import ConfigError
-from finetune_baselines.terms.base import require_above_zero, require_at_least_zero
+from finetune_baselines.terms.base import require_above_zero, require_at_least_zero, require_one_of
 
-__all__ = ["DualOptions", "RandomMatching"]
+__all__ = ["DualOptions", "GnmTemplate", "IdkReduction", "RandomMatching"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,3 +45,31 @@ class DualOptions:
     def __post_init__(self) -> None:
         require_above_zero(self, "retain_bound", "dual_rate")
         require_at_least_zero(self, "dual_warmup")
+
+
+@dataclass(frozen=True, kw_only=True)
+class IdkReduction:
+    """How refusals and retain rows are weighed against each other.
+
+    Raises:
+        ConfigError: If the value is unknown.
+    """
+
+    idk_reduction: Literal["separate", "concat_tokens"] = "separate"
+    """``separate``: a mean over each side's tokens, so that both sides count alike; ``concat_tokens``: one mean over
+    the tokens of both, where short refusals count less (code of arXiv:2404.05868)."""
+
+    def __post_init__(self) -> None:
+        require_one_of(self, idk_reduction=("separate", "concat_tokens"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class GnmTemplate:
+    """The wording around every answer that GNM's published code trains on."""
+
+    gnm_template: bool = False
+    """Train on ``>> ANSWER is the answer.`` in place of the answer; the loss covers the wording too."""
+
+    def worded(self, answer: str) -> str:
+        """Return the text that is trained on."""
+        return f">> {answer} is the answer." if self.gnm_template else answer

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from finetune_baselines.recipes.base import Recipe, forget, retain
-from finetune_baselines.recipes.options import RandomMatching
+from finetune_baselines.recipes.options import IdkReduction, RandomMatching
 
 __all__ = ["RECIPES"]
 
@@ -13,6 +13,8 @@ RECIPES = (
         summary='Trains "I don\'t know" lines as answers to the forget questions, and keeps the retain answers',
         paper="TOFU arXiv:2401.06121",
         terms=(forget("ce", on="refusal"), retain("ce")),
+        extras=(IdkReduction,),
+        objective="concat",
         scratch={"learning_rate": 7e-4, "epochs": 6, "retain_per_forget": 2},
         scratch_lora={"learning_rate": 1.5e-3, "epochs": 10},
     ),

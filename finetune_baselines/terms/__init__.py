@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from finetune_baselines.terms import distribution, likelihood, preference, representation
-from finetune_baselines.terms.base import Answers, ForgetLimit, Hidden, NoOptions, Reference, Term
+from finetune_baselines.terms.base import Answers, Everywhere, ForgetLimit, Hidden, NoOptions, Reference, Term
 
-__all__ = ["TERMS", "Answers", "ForgetLimit", "Hidden", "NoOptions", "Reference", "Term"]
+__all__ = ["TERMS", "Answers", "Everywhere", "ForgetLimit", "Hidden", "NoOptions", "Reference", "Term"]
 
 TERMS: Mapping[str, Term] = MappingProxyType(
     {**likelihood.TERMS, **preference.TERMS, **distribution.TERMS, **representation.TERMS}

@@ -14,6 +14,7 @@ from eval.errors import ConfigError
 
 __all__ = [
     "Answers",
+    "Everywhere",
     "ForgetLimit",
     "Hidden",
     "NoOptions",
@@ -44,6 +45,21 @@ class Hidden:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Everywhere:
+    """All positions of the rows of one kind, prompts and padding included: what published codes look at where they
+    mask nothing. Rows are padded to the longest of their kind."""
+
+    logits: Tensor
+    """Shape ``(B, T, V)``."""
+    predicting: Tensor
+    """Positions that predict an answer token, bool, shape ``(B, T)``."""
+    answer: Tensor
+    """Positions that are an answer token, bool, shape ``(B, T)``."""
+    reference_logits: Tensor | None = None
+    """Of the start model, shape ``(B, T, V)``; only where a term asks for it."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Answers:
     """All that a loss may look at in the rows of one kind (gold answers, refusals, ..., retain rows) of a batch.
 
@@ -64,6 +80,8 @@ class Answers:
     reference_logits: Tensor | None = None
     """Of the start model, shape ``(N, V)``."""
     hidden: Hidden | None = None
+    everywhere: Everywhere | None = None
+    """Only where a term asks for it (`Term.everywhere`)."""
     tokenize: Callable[[str], list[int]] | None = None
     """Tokens of a text as an answer begins, without special tokens: for a target that no row holds."""
     seed: int = 0
@@ -144,6 +162,10 @@ class Term:
     """``compute(answers, options)``, or ``compute(answers, options, other)`` for a loss on two answers to the same
     questions; returns shape ``()``."""
     mean_over: Literal["rows", "tokens"]
+    """With padding among the positions, of which every micro-batch has its own number, it is ``rows`` all the same."""
+    everywhere: Callable[[Any], Literal["padded", "labelled"] | None] = lambda options: None
+    """Whether these options make it look beyond the positions that predict answers: ``padded`` if it averages over
+    prompts and padding, ``labelled`` if over as many positions as there are answer tokens."""
     reference: Reference = "none"
     options: type[Any] = NoOptions
     """A frozen dataclass: every setting of the loss, documented, with its default and its check."""
@@ -152,6 +174,10 @@ class Term:
     trains: Callable[[Any, int], tuple[range, str] | None] | None = None
     """For a loss that trains a part of the model alone: ``trains(options, num_blocks)``, the decoder blocks and the
     names of the modules in them, joined by commas; ``None`` from it: everything trains."""
+
+    def unit(self, options: Any) -> Literal["rows", "tokens"]:
+        """Return what it is a mean over with these options."""
+        return "rows" if self.everywhere(options) == "padded" else self.mean_over
 
 
 def require_at_least_zero(options: Any, *names: str) -> None:

@@ -1,6 +1,5 @@
 """Every recipe's terms on one batch: what they are at the start model, what may not change them, what they need."""
 
-import copy
 import math
 from dataclasses import fields, replace
 
@@ -8,14 +7,13 @@ import pytest
 import torch
 
 from eval.errors import ConfigError, DataError
-from eval.models import LanguageModel
 from eval.models.blocks import decoder_blocks
 from eval.types import UnlearningData
 from finetune_baselines import RECIPES, TrainSettings, train
 from finetune_baselines.batches import collate_pairs, encode_rows
 from finetune_baselines.blocks import captured
 from finetune_baselines.forget_answers import ANSWERS
-from finetune_baselines.losses import js_to_token_loss, rmu_direction
+from finetune_baselines.losses import rmu_direction
 from finetune_baselines.objective import RecipeObjective, new_objective
 from finetune_baselines.recipes import TUNABLE, LoraSettings, Recipe
 from finetune_baselines.recipes.base import forget, retain
@@ -23,43 +21,9 @@ from finetune_baselines.recipes.options import RandomMatching
 from finetune_baselines.terms import TERMS
 
 LN2 = math.log(2)
-OTHER = {
-    "refusal": "No idea about that.",
-    "random": "The door is blue.",
-    "alternate": "Person x was born in Turin.",
-    "negative": "Person x was born in Bern.",
-}
 
 
-def _batch(lm, recipe, forgotten, kept):
-    rows = []
-    for kind in recipe.answer_kinds:
-        texts = [row.answer if kind == "gold" else OTHER[kind] for row in forgotten]
-        rows += encode_rows(lm, forgotten, texts, reference=lm, kind=kind)
-    return collate_pairs(lm, rows, encode_rows(lm, kept, [row.answer for row in kept], reference=lm))
-
-
-def _values(lm, batch, recipe, start=None):
-    with torch.no_grad():
-        terms = new_objective(recipe, start=start)(lm, batch, lm.model)
-    return {name: term.item() for name, term in terms.items()}
-
-
-@pytest.fixture
-def moved(tiny_lm):
-    """The model away from where its reference was taken, and surer of some tokens than of others."""
-
-    def move():
-        with torch.no_grad():
-            for i, parameter in enumerate(tiny_lm.model.parameters()):
-                noise = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(i))
-                parameter.mul_(4 if parameter.dim() == 2 else 1).add_(0.3 * parameter.std() * noise)
-        return tiny_lm
-
-    return move
-
-
-def test_values_at_the_start_model(tiny_lm, examples):
+def test_values_at_the_start_model(tiny_lm, examples, make_batch, term_values):
     """DPO and token NPO (2/b) ln 2; KTO 1 + (2/b) ln 2; divergences from the start 0; RMU's retain part 0."""
     expected = {
         "dpo": {"forget_dpo": 20 * LN2},
@@ -72,20 +36,22 @@ def test_values_at_the_start_model(tiny_lm, examples):
         "kl-min": {"retain_kl": 0.0},
     }
     for name, terms in expected.items():
-        batch = _batch(tiny_lm, RECIPES[name], examples[:3], examples[3:5])
-        got = _values(tiny_lm, batch, RECIPES[name], start=tiny_lm)
+        batch = make_batch(tiny_lm, RECIPES[name], examples[:3], examples[3:5])
+        got = term_values(tiny_lm, batch, RECIPES[name], start=tiny_lm)
         for label, value in terms.items():
             assert got[label] == pytest.approx(value, rel=1e-5, abs=1e-5), (name, label)
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_padding_changes_nothing(tiny_lm, examples, moved, name):
+def test_padding_changes_nothing(tiny_lm, examples, moved, name, make_batch, term_values):
     """T3: a much longer question in the batch (on the retain side) leaves the forget terms as they were."""
     recipe = RECIPES[name]
     long = examples[5].replace(question="Please " * 40 + examples[5].question)
-    batches = [_batch(tiny_lm, recipe, examples[:3], kept) for kept in (examples[3:5], [examples[3], long])]
+    batches = [
+        make_batch(tiny_lm, recipe, examples[:3], kept) for kept in (examples[3:5], [examples[3], long])
+    ]
     lm = moved()
-    first, second = (_values(lm, batch, recipe, start=lm) for batch in batches)
+    first, second = (term_values(lm, batch, recipe, start=lm) for batch in batches)
     labels = [use.label for use in recipe.active if use.side == "forget"]
     assert {label: first[label] for label in labels} == pytest.approx(
         {label: second[label] for label in labels}, rel=1e-3, abs=1e-4
@@ -93,22 +59,20 @@ def test_padding_changes_nothing(tiny_lm, examples, moved, name):
 
 
 @pytest.mark.parametrize("name", [name for name in RECIPES if name != "kto" and "flat" not in name])
-def test_micro_batches_weighted_by_their_share_sum_to_the_whole(tiny_lm, examples, moved, name):
+def test_micro_batches_weighted_by_their_share_sum_to_the_whole(
+    tiny_lm, examples, moved, name, make_batch, term_values, frozen
+):
     """KTO's zero point and FLAT's means are a micro-batch's own; every other term is a mean over its unit."""
     recipe = RECIPES[name]
-    whole = _batch(tiny_lm, recipe, examples[:4], examples[4:8])
-    halves = [_batch(tiny_lm, recipe, examples[i : i + 2], examples[i + 4 : i + 6]) for i in (0, 2)]
-    start = _frozen(tiny_lm)
+    whole = make_batch(tiny_lm, recipe, examples[:4], examples[4:8])
+    halves = [make_batch(tiny_lm, recipe, examples[i : i + 2], examples[i + 4 : i + 6]) for i in (0, 2)]
+    start = frozen(tiny_lm)
     lm = moved()
     objective = new_objective(recipe, start=start)
-    expected = _values(lm, whole, recipe, start=start)
+    expected = term_values(lm, whole, recipe, start=start)
     for label, unit in objective.units.items():
-        parts = [_values(lm, half, recipe, start=start)[label] * half.size(unit) for half in halves]
+        parts = [term_values(lm, half, recipe, start=start)[label] * half.size(unit) for half in halves]
         assert sum(parts) / whole.size(unit) == pytest.approx(expected[label], rel=1e-3, abs=1e-5), label
-
-
-def _frozen(lm):
-    return LanguageModel(copy.deepcopy(lm.model), lm.tokenizer)
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -121,60 +85,6 @@ def test_a_side_without_rows_is_an_exact_zero(tiny_lm, examples, name):
     for label, term in terms.items():
         assert term.item() == 0.0, label
     sum(terms.values()).backward()
-
-
-def test_published_variants_are_other_losses(tiny_lm, examples, moved):
-    variants = {
-        "npo": {"npo_level": "batch_mean"},
-        "dpo": {"dpo_scale": "none"},
-        "kto": {"kto_form": "sigmoid"},
-        "npo-token": {"token_form": "tnpo"},
-        "kl-min": {"kl_mode": "gold_token"},
-        "rmu": {"rmu_mask": "answer"},
-        "flat-kl": {"flat_mean": "all_positions"},
-        "ce-u": {"skip_tokens": 0},
-        "jensun": {"refusal_text": "Unknown to me"},
-    }
-    batches = {name: _batch(tiny_lm, RECIPES[name], examples[:3], examples[3:5]) for name in variants}
-    start = _frozen(tiny_lm)
-    lm = moved()
-    for name, change in variants.items():
-        values = [
-            sum(_values(lm, batches[name], recipe, start=start).values())
-            for recipe in (RECIPES[name], RECIPES[name].changed(change))
-        ]
-        assert values[0] != pytest.approx(values[1], rel=1e-4), name
-
-
-@pytest.mark.parametrize(("template", "gap"), [("auto", ""), ("Question: {question}\nAnswer:", " ")])
-def test_jensun_wants_the_refusal_as_an_answer_begins(tiny_lm, examples, template, gap):
-    """The text's tokens in a circle, after the template's own space, from the first position of each row."""
-    lm = LanguageModel(tiny_lm.model, tiny_lm.tokenizer, template=template)
-    ids = lm.tokenizer(f"{gap}No idea", add_special_tokens=False)["input_ids"]
-    batch = _batch(lm, RECIPES["jensun"], examples[:2], examples[2:3])
-    count = batch.num_forget_tokens
-    wanted = [ids[t % len(ids)] for length in batch.lengths[:2].tolist() for t in range(length)]
-    with torch.no_grad():
-        logits = lm.answer_logits(batch.both)[:count]
-    expected = js_to_token_loss(logits, torch.tensor(wanted)).item()
-    assert _values(lm, batch, RECIPES["jensun"], start=lm)["forget_jensun"] == pytest.approx(
-        expected, rel=1e-6
-    )
-
-
-def test_the_batch_mean_level_is_the_loss_of_one_mean(tiny_lm, examples, moved):
-    """T1: D is the difference of the batch's token means."""
-    recipe = RECIPES["npo"].changed({"npo_level": "batch_mean"})
-    batch = _batch(tiny_lm, recipe, examples[:3], [])
-    lm = moved()
-    scores = lm.score(examples[:3], [row.answer for row in examples[:3]])
-    own = sum(s.sum_logp for s in scores) / sum(s.num_tokens for s in scores)
-    ratio = own - batch.reference_logps.mean().item()
-    expected = 20 * math.log(1 + math.exp(0.1 * ratio))
-    assert _values(lm, batch, recipe)["forget_npo"] == pytest.approx(expected, rel=1e-4)
-    simnpo = RECIPES["simnpo"].changed({"simnpo_level": "batch_mean", "beta": 0.5, "forget_weight": 1.0})
-    expected = 4 * math.log(1 + math.exp(0.5 * own))  # the nll is -own
-    assert _values(lm, batch, simnpo)["forget_simnpo"] == pytest.approx(expected, rel=1e-4)
 
 
 # --- several answers to one question --------------------------------------------------------------------------------
@@ -212,14 +122,14 @@ def test_random_answers_are_never_a_forget_answer_and_differ(examples):
     assert texts != ANSWERS["random"].texts(data, recipe, 2, 1)
 
 
-def test_several_random_answers_cost_as_much_as_their_mean(tiny_lm, examples):
+def test_several_random_answers_cost_as_much_as_their_mean(tiny_lm, examples, term_values):
     """RM: the token mean over K answers of one question; K = 1 equals one cross-entropy."""
     recipe = RECIPES["rm"].changed({"retain_weight": 0.0})
     answers = ["The door is blue.", "A long answer about the sea and the sky.", "Yes."]
     rows = encode_rows(tiny_lm, [examples[0]] * 3, answers, kind="random")
     scores = tiny_lm.score([examples[0]] * 3, answers)
-    three = _values(tiny_lm, collate_pairs(tiny_lm, rows, []), recipe)["forget_ce"]
-    one = _values(tiny_lm, collate_pairs(tiny_lm, rows[:1], []), recipe)["forget_ce"]
+    three = term_values(tiny_lm, collate_pairs(tiny_lm, rows, []), recipe)["forget_ce"]
+    one = term_values(tiny_lm, collate_pairs(tiny_lm, rows[:1], []), recipe)["forget_ce"]
     assert three == pytest.approx(
         -sum(s.sum_logp for s in scores) / sum(s.num_tokens for s in scores), rel=1e-5
     )
@@ -229,9 +139,9 @@ def test_several_random_answers_cost_as_much_as_their_mean(tiny_lm, examples):
 # --- RMU ------------------------------------------------------------------------------------------------------------
 
 
-def test_rmu_reads_the_layer_it_names(tiny_lm, examples):
+def test_rmu_reads_the_layer_it_names(tiny_lm, examples, make_batch, term_values):
     recipe = RECIPES["rmu"].changed({"rmu_layer": 0, "coefficient": 2.0})
-    batch = _batch(tiny_lm, recipe, examples[:2], examples[2:4])
+    batch = make_batch(tiny_lm, recipe, examples[:2], examples[2:4])
     with torch.no_grad():
         states = tiny_lm.model(
             input_ids=batch.both.input_ids,
@@ -243,15 +153,15 @@ def test_rmu_reads_the_layer_it_names(tiny_lm, examples):
         (states[i][batch.both.attention_mask[i].bool()] - goal).square().mean(-1).mean().item()
         for i in range(2)
     ]
-    assert _values(tiny_lm, batch, recipe, start=tiny_lm)["forget_rmu"] == pytest.approx(
+    assert term_values(tiny_lm, batch, recipe, start=tiny_lm)["forget_rmu"] == pytest.approx(
         sum(rows) / 2, rel=1e-4
     )
 
 
-def test_rmu_sends_no_gradient_above_its_layer(tiny_lm, examples):
+def test_rmu_sends_no_gradient_above_its_layer(tiny_lm, examples, make_batch, frozen):
     recipe = RECIPES["rmu"].changed({"rmu_layer": 0})
-    batch = _batch(tiny_lm, recipe, examples[:2], examples[2:4])
-    terms = RecipeObjective(recipe, start=_frozen(tiny_lm))(tiny_lm, batch, tiny_lm.model)
+    batch = make_batch(tiny_lm, recipe, examples[:2], examples[2:4])
+    terms = RecipeObjective(recipe, start=frozen(tiny_lm))(tiny_lm, batch, tiny_lm.model)
     sum(terms.values()).backward()
     with_gradient = {n for n, p in tiny_lm.model.named_parameters() if p.grad is not None and p.grad.any()}
     assert any("layers.0.mlp.down_proj" in name for name in with_gradient)
@@ -276,9 +186,9 @@ def test_capturing_leaves_no_hook_behind(tiny_lm):
 # --- PDU ------------------------------------------------------------------------------------------------------------
 
 
-def test_pdu_reports_the_retain_loss_and_weighs_only_its_gradient(tiny_lm, examples):
+def test_pdu_reports_the_retain_loss_and_weighs_only_its_gradient(tiny_lm, examples, make_batch):
     recipe = RECIPES["pdu"].changed({"retain_weight": 7.0})
-    batch = _batch(tiny_lm, recipe, examples[:2], examples[2:4])
+    batch = make_batch(tiny_lm, recipe, examples[:2], examples[2:4])
     plain = RecipeObjective(RECIPES["graddiff"])(tiny_lm, batch, tiny_lm.model)["retain_ce"]
     term = new_objective(recipe)(tiny_lm, batch, tiny_lm.model)["retain_ce"]
     assert term.item() == pytest.approx(plain.item(), rel=1e-6)
@@ -287,10 +197,12 @@ def test_pdu_reports_the_retain_loss_and_weighs_only_its_gradient(tiny_lm, examp
     assert torch.allclose(gradients[1], 7 * gradients[0], rtol=1e-4, atol=1e-7)
 
 
-def test_pdu_moves_its_dual_variable_after_the_warm_up_and_keeps_it_in_checkpoints(tiny_lm, examples):
+def test_pdu_moves_its_dual_variable_after_the_warm_up_and_keeps_it_in_checkpoints(
+    tiny_lm, examples, make_batch
+):
     recipe = RECIPES["pdu"].changed({"retain_weight": 7.0, "retain_bound": 1.0, "dual_rate": 2.0})
     objective = new_objective(recipe)
-    batch = _batch(tiny_lm, recipe, examples[:2], examples[2:4])
+    batch = make_batch(tiny_lm, recipe, examples[:2], examples[2:4])
 
     def step(number, loss):
         objective(tiny_lm, replace(batch, step=number, num_steps=10), tiny_lm.model)
@@ -335,7 +247,7 @@ def test_no_setting_of_a_method_hides_one_of_the_run_or_of_the_adapter():
         assert len(keys) == len(set(keys)), recipe.name
 
 
-def test_a_recipe_of_many_terms_has_a_weight_and_a_name_for_each(tiny_lm, examples):
+def test_a_recipe_of_many_terms_has_a_weight_and_a_name_for_each(tiny_lm, examples, make_batch, term_values):
     recipe = Recipe(
         name="six",
         summary="GNM's six terms.",
@@ -351,14 +263,14 @@ def test_a_recipe_of_many_terms_has_a_weight_and_a_name_for_each(tiny_lm, exampl
         extras=(RandomMatching,),
     )
     assert recipe.answer_kinds == ("gold", "random", "negative")
-    batch = _batch(tiny_lm, recipe, examples[:3], examples[3:6])
-    values = _values(tiny_lm, batch, recipe, start=tiny_lm)
+    batch = make_batch(tiny_lm, recipe, examples[:3], examples[3:6])
+    values = term_values(tiny_lm, batch, recipe, start=tiny_lm)
     assert set(values) == {"ga", "gd", "rm", "gnm", "klr", "klf"}
     assert values["klr"] == pytest.approx(0.0, abs=1e-6)
     assert values["klf"] == pytest.approx(0.0, abs=1e-6)
     fewer = recipe.changed({"rm_weight": 0.0, "klf_weight": 0.0, "gd_weight": 0.0, "gnm_weight": 0.08})
     assert fewer.answer_kinds == ("gold", "negative")
-    half = _values(tiny_lm, _batch(tiny_lm, fewer, examples[:3], examples[3:6]), fewer, start=tiny_lm)
+    half = term_values(tiny_lm, make_batch(tiny_lm, fewer, examples[:3], examples[3:6]), fewer, start=tiny_lm)
     assert set(half) == {"ga", "gnm", "klr"}
     assert half["gnm"] == pytest.approx(2 * values["gnm"], rel=1e-5)
 
