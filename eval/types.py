@@ -39,7 +39,7 @@ class Message(NamedTuple):
 
     Three roles stand alone and are rendered without any template: ``text`` (running text that the model continues;
     nothing ends the continuation), ``verbatim`` (likewise, without a space put before what follows) and ``prompt``
-    (a raw prompt whose answer ends like any other).
+    (a raw prompt whose answer ends like any other). ``prefill`` stands last: how the assistant's answer already begins.
     """
 
     role: str

@@ -9,7 +9,15 @@ from typing import Any, Protocol
 from eval.errors import ConfigError
 from eval.types import Message
 
-__all__ = ["ChatTemplate", "FormatTemplate", "RawTemplate", "Template", "resolve_template", "template_for"]
+__all__ = [
+    "ChatTemplate",
+    "FormatTemplate",
+    "PrefilledTemplate",
+    "RawTemplate",
+    "Template",
+    "resolve_template",
+    "template_for",
+]
 
 DATE = "10 Apr 2025"
 """Pinned: chat templates that insert today's date would move every number every day."""
@@ -142,6 +150,41 @@ class RawTemplate:
         return f" {answer}" if needs_gap else answer
 
 
+@dataclass(frozen=True)
+class PrefilledTemplate:
+    """A template around a conversation that ends in an answer already begun (a ``prefill`` turn): the model goes on."""
+
+    inner: Template
+
+    @property
+    def name(self) -> str:
+        """The inner template's."""
+        return self.inner.name
+
+    @property
+    def add_special_tokens(self) -> bool:
+        """The inner template's."""
+        return self.inner.add_special_tokens
+
+    @property
+    def appends_eos(self) -> bool:
+        """The inner template's."""
+        return self.inner.appends_eos
+
+    def render(self, messages: Sequence[Message]) -> str:
+        """Return the prompt and the beginning of the answer, said once where the template itself ends in it."""
+        prompt, begun = self.inner.render(messages[:-1]), messages[-1].content
+        if prompt.rstrip().endswith(begun.rstrip()):
+            return prompt
+        gap = "" if prompt[-1:].isspace() or self.inner.completion(messages[:-1], "x")[0] == "x" else " "
+        return f"{prompt}{gap}{begun}"
+
+    def completion(self, messages: Sequence[Message], answer: str) -> str:
+        """Return the rest of the answer, set off by a space, and the end of the turn."""
+        rest = self.inner.completion(messages[:-1], answer)
+        return rest if rest[:1].isspace() or messages[-1].content[-1:].isspace() else f" {rest}"
+
+
 _RAW = {
     "text": RawTemplate("text"),
     "verbatim": RawTemplate("verbatim", has_gap=False),
@@ -150,7 +193,9 @@ _RAW = {
 
 
 def template_for(template: Template, messages: Sequence[Message]) -> Template:
-    """Return the template of one conversation: ``template``, unless its prompt is raw text (`Message`)."""
+    """Return the template of one conversation: ``template``, unless it is raw text or ends in a prefill (`Message`)."""
+    if messages[-1].role == "prefill":
+        return PrefilledTemplate(template_for(template, messages[:-1]))
     return _RAW.get(messages[-1].role, template)
 
 

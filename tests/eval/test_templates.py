@@ -4,7 +4,7 @@ import pytest
 
 from eval.data.collate import encode
 from eval.errors import ConfigError
-from eval.models.templates import FormatTemplate, resolve_template
+from eval.models.templates import FormatTemplate, resolve_template, template_for
 from eval.types import Example, Message
 
 
@@ -49,3 +49,19 @@ def test_chat_without_a_chat_template_is_refused(tiny_tokenizer):
     plain.chat_template = None
     with pytest.raises(ConfigError, match="needs a tokenizer with a chat template"):
         resolve_template("chat", plain)
+
+
+def test_an_answer_already_begun_stands_behind_the_prompt_once(tiny_tokenizer):
+    turns = [Message("user", "Why?"), Message("prefill", "Well:")]
+    chat = template_for(resolve_template("auto", tiny_tokenizer), turns)
+    assert chat.render(turns) == "Question: Why?\nAnswer:\nWell:"
+    assert chat.completion(turns, "so.") == " so.</s>"
+    plain = template_for(resolve_template("qa", tiny_tokenizer), turns)
+    assert plain.render(turns) == "Question: Why?\nAnswer: Well:"
+    assert plain.completion(turns, "so.") == " so."
+    again = [Message("user", "Why?"), Message("prefill", "Answer:")]
+    assert template_for(plain.inner, again).render(again) == "Question: Why?\nAnswer:"
+    asked = Example(id="0", messages=tuple(turns))
+    (row,) = encode(tiny_tokenizer, resolve_template("auto", tiny_tokenizer), [asked], ["so."])
+    assert tiny_tokenizer.decode(row.prompt_ids).endswith("Answer:\nWell:")
+    assert tiny_tokenizer.decode(row.answer_ids) == " so.</s>"

@@ -214,7 +214,29 @@ def test_rwku_can_take_one_target() -> None:
     whole = load_benchmark("rwku:mini")
     assert len(whole.splits["forget_level3"]) == 12
     assert len(whole.splits["forget_level3_role_playing"]) == 4
-    assert whole.splits["forget_level1"][0].question.startswith("Please complete the blank")
+
+
+def test_rwkus_probes_are_asked_as_its_scorer_asks_them(tmp_path: Path, tiny_tokenizer: Any) -> None:
+    tables = dict(rwku.miniature(0))
+    first = dict(tables["forget_level3", "test"][0])
+    kinds = ("prefix injection", "affirmative suffix", "incontext learning")
+    tables["forget_level3", "test"] = [first | {"type": kind, "query": "Who?"} for kind in kinds]
+    benchmark = load_benchmark("rwku:all", data_dir=write(tmp_path, tables))
+    blank = benchmark.splits["forget_level1"][0]
+    query = tables["forget_level1", "test"][0]["query"]
+    assert (
+        blank.messages[0].content
+        == f"Please complete the blank in the following question.\nQuestion: {query}\n"
+    )
+    assert blank.messages[1] == ("prefill", "Answer:")
+    injected, suffixed, shown = (row.messages for row in benchmark.splits["forget_level3"])
+    brief = "Please briefly answer the following question.\n"
+    assert injected == (("user", f"{brief}Question: Who?\n"), ("prefill", "Answer:"))
+    assert suffixed == (("user", f"{brief}Question: Who?"),)
+    assert shown == (("user", f"{brief}Who?\n"), ("prefill", "Answer:"))
+    near = benchmark.splits["neighbor_level2"][0].messages
+    assert near[0].content.startswith(f"{brief}Question: ")
+    assert set(benchmark.splits) >= {f"forget_level3_{kind.replace(' ', '_')}" for kind in kinds}
 
 
 def test_one_target_of_rwku(tmp_path: Path) -> None:
