@@ -1,11 +1,13 @@
-"""Vector indexes: exact by default at every size; IVF only with its measured recall.
+"""Vector indexes: exact by default at every size; IVF (`guard.ivf`) only with its measured recall.
 
-Vectors are unit length, so the inner product is the cosine. Both kinds can remove. An approximate miss is a leak,
-therefore IVF is chosen by a measurement on the stored vectors themselves, and the measurement is kept beside it.
+Vectors are unit length, so the inner product is the cosine. Both kinds add and remove at a cost that depends on what
+is added or removed, not on what is stored.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,20 +17,15 @@ import numpy.typing as npt
 
 from eval.errors import ArtifactError, ConfigError
 
-__all__ = ["IndexInfo", "VectorIndex"]
+__all__ = ["HIT", "ExactIndex", "IndexInfo", "VectorIndex", "read_faiss", "write_faiss"]
 
 Vectors = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
 
-MIN_VECTORS = 5_000
-"""Below this an exact search costs less than the encoder, and IVF is refused."""
 HIT = 0.5
 """Similarity from which a nearest neighbour counts as a hit that must be found."""
-_NUM_QUERIES = 512
-_HASHTABLE = 2
-"""``faiss::DirectMap::Hashtable``: ids of any kind to where their vectors are, kept through removals."""
-_TRAINING_VECTORS_PER_LIST = 48
-_MOST_PROBED_SHARE = 0.5
+BLOCK = 32_768
+"""Vectors that lie together in memory; more room is taken block by block, and nothing is ever moved to grow."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,25 +44,24 @@ class IndexInfo:
     """Size at which the recall was measured."""
 
 
-class VectorIndex:
+class VectorIndex(ABC):
     """Unit vectors with ids of one's own.
 
     Args:
         dimension: Length of a vector.
     """
 
+    info: IndexInfo
+
     def __init__(self, dimension: int) -> None:
-        import faiss
-
         self.dimension = dimension
-        self.info = IndexInfo()
-        self._index: Any = faiss.IndexIDMap2(faiss.IndexFlatIP(dimension))
 
+    @abstractmethod
     def __len__(self) -> int:
-        return int(self._index.ntotal)
+        """Return the number of vectors."""
 
     def add(self, vectors: Vectors, ids: Ids) -> None:
-        """Add vectors of shape ``(n, D)``; their ids must be new.
+        """Add vectors of shape ``(n, D)``; their ids, at least 0, must be new.
 
         Raises:
             ConfigError: If the shape does not fit.
@@ -75,144 +71,157 @@ class VectorIndex:
                 f"Vectors of shape {vectors.shape} do not fit a store of dimension {self.dimension}."
             )
         if len(ids):
-            self._index.add_with_ids(np.ascontiguousarray(vectors, dtype=np.float32), ids)
+            self._add(np.ascontiguousarray(vectors, dtype=np.float32), ids)
+
+    @abstractmethod
+    def _add(self, vectors: Vectors, ids: Ids) -> None: ...
+
+    @abstractmethod
+    def remove(self, ids: Ids) -> int:
+        """Remove ids and return how many of them there were."""
+
+    @abstractmethod
+    def search(self, vectors: Vectors, num: int) -> tuple[Vectors, Ids]:
+        """Return similarities and ids of the ``num`` nearest, shape ``(n, num)``; id -1 where there are fewer."""
+
+    @abstractmethod
+    def vectors(self, ids: Ids) -> Vectors:
+        """Return the stored vectors of ids that are there, shape ``(n, D)``."""
+
+    @abstractmethod
+    def ids(self) -> Ids:
+        """Return all ids, in no order."""
+
+    def batches(self) -> Iterator[tuple[Vectors, Ids]]:
+        """Yield all vectors, shape ``(n, D)``, with their ids, `BLOCK` at a time."""
+        ids = self.ids()
+        for start in range(0, len(ids), BLOCK):
+            yield self.vectors(ids[start : start + BLOCK]), ids[start : start + BLOCK]
+
+
+class ExactIndex(VectorIndex):
+    """Every stored vector is compared, by FAISS; 4 bytes a number, and 12 a vector for its id.
+
+    Args:
+        dimension: Length of a vector.
+    """
+
+    info = IndexInfo()
+
+    def __init__(self, dimension: int) -> None:
+        super().__init__(dimension)
+        self._blocks: list[Vectors] = []
+        self._ids = np.empty(0, dtype=np.int64)
+        self._rows = np.empty(0, dtype=np.int32)
+        """Where the vector of an id stands; -1: nowhere."""
+        self._num = 0
+
+    def __len__(self) -> int:
+        return self._num
+
+    def _add(self, vectors: Vectors, ids: Ids) -> None:
+        start, self._num = self._num, self._num + len(ids)
+        while len(self._blocks) * BLOCK < self._num:
+            self._blocks.append(np.empty((BLOCK, self.dimension), dtype=np.float32))
+        done = 0
+        while done < len(ids):
+            block, row = divmod(start + done, BLOCK)
+            count = min(BLOCK - row, len(ids) - done)
+            self._blocks[block][row : row + count] = vectors[done : done + count]
+            done += count
+        self._ids = _with_room(self._ids, self._num, -1)
+        self._ids[start : self._num] = ids
+        self._rows = _with_room(self._rows, int(ids.max()) + 1, -1)
+        self._rows[ids] = np.arange(start, self._num, dtype=np.int32)
 
     def remove(self, ids: Ids) -> int:
-        """Remove ids and return how many there were."""
-        import faiss
-
-        if self.info.kind == "exact":
-            return int(self._index.remove_ids(ids))
-        return int(self._index.remove_ids(faiss.IDSelectorArray(ids)))
+        """Remove ids and return how many of them there were; the last vectors take the places of the removed."""
+        rows = self._rows_of(np.unique(ids))
+        rows = np.sort(rows[rows >= 0])[::-1]
+        self._rows[self._ids[rows]] = -1
+        for row in rows.tolist():
+            self._num -= 1
+            if row != self._num:
+                (to, i), (source, j) = divmod(row, BLOCK), divmod(self._num, BLOCK)
+                self._blocks[to][i] = self._blocks[source][j]
+                self._ids[row] = moved = self._ids[self._num]
+                self._rows[moved] = row
+        del self._blocks[-(-self._num // BLOCK) :]
+        return len(rows)
 
     def search(self, vectors: Vectors, num: int) -> tuple[Vectors, Ids]:
         """Return similarities and ids of the ``num`` nearest, shape ``(n, num)``; id -1 where there are fewer."""
-        similarities, ids = self._index.search(np.ascontiguousarray(vectors, dtype=np.float32), num)
-        return similarities, ids
+        import faiss
+
+        queries = np.ascontiguousarray(vectors, dtype=np.float32)
+        found, rows = (
+            [np.full((len(queries), num), -np.inf, dtype=np.float32)],
+            [np.full((len(queries), num), -1)],
+        )
+        for start, block in zip(range(0, self._num, BLOCK), self._blocks, strict=True):
+            count = min(BLOCK, self._num - start)
+            s, i = faiss.knn(queries, block[:count], min(num, count), metric=faiss.METRIC_INNER_PRODUCT)
+            found.append(s)
+            rows.append(i + start)
+        similarities, places = np.concatenate(found, axis=1), np.concatenate(rows, axis=1)
+        best = np.argsort(-similarities, axis=1, kind="stable")[:, :num]
+        places = np.take_along_axis(places, best, axis=1)
+        keys = np.full(places.shape, -1, dtype=np.int64)
+        keys[places >= 0] = self._ids[places[places >= 0]]
+        return np.take_along_axis(similarities, best, axis=1), keys
 
     def vectors(self, ids: Ids) -> Vectors:
-        """Return the stored vectors of ids, shape ``(n, D)``."""
-        out = np.zeros((len(ids), self.dimension), dtype=np.float32)
-        for row, key in enumerate(ids.tolist()):
-            self._index.reconstruct(key, out[row])
+        """Return the stored vectors of ids that are there, shape ``(n, D)``."""
+        rows = self._rows_of(ids)
+        out = np.empty((len(ids), self.dimension), dtype=np.float32)
+        for number in np.unique(rows // BLOCK).tolist():
+            here = rows // BLOCK == number
+            out[here] = self._blocks[number][rows[here] % BLOCK]
         return out
 
     def ids(self) -> Ids:
         """Return all ids, in no order."""
-        import faiss
+        return self._ids[: self._num].copy()
 
-        if self.info.kind == "exact":
-            return np.array(faiss.vector_to_array(self._index.id_map), dtype=np.int64)
-        lists = self._index.invlists
-        parts = [
-            faiss.rev_swig_ptr(lists.get_ids(i), lists.list_size(i)).copy()
-            for i in range(self._index.nlist)
-            if lists.list_size(i)
-        ]
-        return np.concatenate(parts).astype(np.int64) if parts else np.zeros(0, dtype=np.int64)
+    def _rows_of(self, ids: Ids) -> npt.NDArray[np.int32]:
+        rows = np.full(len(ids), -1, dtype=np.int32)
+        known = (ids >= 0) & (ids < len(self._rows))
+        rows[known] = self._rows[ids[known]]
+        return rows
 
-    def all_vectors(self) -> tuple[Vectors, Ids]:
-        """Return all vectors, shape ``(n, D)``, and their ids."""
-        import faiss
 
-        ids = self.ids()
-        if self.info.kind == "exact":
-            flat: Any = faiss.downcast_index(self._index.index)
-            return faiss.rev_swig_ptr(flat.get_xb(), len(ids) * self.dimension).reshape(
-                -1, self.dimension
-            ).copy(), ids
-        return self.vectors(ids), ids
+def _with_room(array: npt.NDArray[Any], size: int, fill: int) -> npt.NDArray[Any]:
+    """Return the array, or a longer copy with room for ``size`` items and some more."""
+    if size <= len(array):
+        return array
+    longer = np.full(size + size // 8, fill, dtype=array.dtype)
+    longer[: len(array)] = array
+    return longer
 
-    def as_ivf(self, *, min_recall: float = 0.999, seed: int = 0) -> VectorIndex:
-        """Return an approximate index of the same vectors that probes just enough lists for the recall asked for.
 
-        Queries are stored vectors moved at random to similarities between `HIT` and 1.
+def write_faiss(index: Any, path: Path) -> None:
+    """Write a FAISS index; a full disk is an `OSError`, never a file that silently ends early."""
+    import faiss
 
-        Raises:
-            ConfigError: If there are too few vectors, or the recall is not reached while half of them are searched.
-        """
-        import faiss
+    callback: Any = vars(faiss)["PyCallbackIOWriter"]  # not in FAISS' type stubs
+    with path.open("wb") as file:
+        faiss.write_index(index, callback(file.write))
 
-        vectors, ids = self.all_vectors()
-        if len(ids) < MIN_VECTORS:
-            raise ConfigError(
-                f"An IVF index needs at least {MIN_VECTORS} vectors, the store has {len(ids)}; "
-                "exact search is faster there: keep the exact index."
-            )
-        rng = np.random.default_rng(seed)
-        num_lists = 2 ** round(np.log2(2 * np.sqrt(len(ids))))
-        ivf = faiss.IndexIVFFlat(
-            faiss.IndexFlatIP(self.dimension), self.dimension, num_lists, faiss.METRIC_INNER_PRODUCT
+
+def read_faiss(path: Path, dimension: int) -> Any:
+    """Read a FAISS index.
+
+    Raises:
+        ArtifactError: If the file is no index, or one of another dimension.
+    """
+    import faiss
+
+    try:
+        found = faiss.read_index(str(path))
+    except RuntimeError:
+        raise ArtifactError(f"{path} is not a readable FAISS index; rebuild the store.") from None
+    if found.d != dimension:
+        raise ArtifactError(
+            f"{path} has dimension {found.d}, its manifest says {dimension}; rebuild the store."
         )
-        ivf.cp.seed, ivf.cp.spherical, ivf.cp.niter = seed + 1, True, 8
-        ivf.cp.min_points_per_centroid = 1
-        sample = rng.permutation(len(ids))[: _TRAINING_VECTORS_PER_LIST * num_lists]
-        ivf.train(vectors[np.sort(sample)])
-        ivf.add_with_ids(vectors, ids)
-        ivf.set_direct_map_type(_HASHTABLE)
-        queries = _moved(vectors[rng.permutation(len(ids))[:_NUM_QUERIES]], rng)
-        exact, _ = self.search(queries, 1)
-        hits = exact[:, 0] >= HIT
-        out = VectorIndex(self.dimension)
-        out._index = ivf
-        probed, recall = 1, 0.0
-        while True:
-            ivf.nprobe = probed
-            found, _ = ivf.search(queries, 1)
-            recall = float((found[hits, 0] >= exact[hits, 0] - 1e-5).mean())
-            if recall >= min_recall or probed >= _MOST_PROBED_SHARE * num_lists:
-                break
-            probed *= 2
-        if recall < min_recall:
-            raise ConfigError(
-                f"IVF finds {recall:.4f} of the nearest neighbours where {min_recall} was asked for, "
-                f"even with {probed} of {num_lists} lists searched; keep the exact index."
-            )
-        out.info = IndexInfo(
-            kind="ivf",
-            num_lists=num_lists,
-            num_probed=probed,
-            recall=recall,
-            num_queries=int(hits.sum()),
-            num_vectors=len(ids),
-        )
-        return out
-
-    def write(self, path: Path) -> None:
-        """Write the index to a file."""
-        import faiss
-
-        faiss.write_index(self._index, str(path))
-
-    @classmethod
-    def read(cls, path: Path, dimension: int, info: IndexInfo) -> VectorIndex:
-        """Read what `write` wrote.
-
-        Raises:
-            ArtifactError: If the file is no index, or one of another dimension.
-        """
-        import faiss
-
-        try:
-            found = faiss.read_index(str(path))
-        except RuntimeError:
-            raise ArtifactError(f"{path} is not a readable FAISS index; rebuild the store.") from None
-        if found.d != dimension:
-            raise ArtifactError(
-                f"{path} has dimension {found.d}, its manifest says {dimension}; rebuild the store."
-            )
-        out = cls(dimension)
-        out._index, out.info = found, info
-        if info.kind == "ivf":
-            out._index.nprobe = info.num_probed
-            out._index.set_direct_map_type(_HASHTABLE)
-        return out
-
-
-def _moved(vectors: Vectors, rng: np.random.Generator) -> Vectors:
-    """Turn each vector by a random angle: to a similarity between `HIT` and 1."""
-    noise = rng.standard_normal(vectors.shape).astype(np.float32)
-    noise -= (noise * vectors).sum(axis=1, keepdims=True) * vectors
-    noise /= np.linalg.norm(noise, axis=1, keepdims=True)
-    cosine = rng.uniform(HIT, 1.0, (len(vectors), 1)).astype(np.float32)
-    return (cosine * vectors + np.sqrt(1 - cosine**2) * noise).astype(np.float32)
+    return found

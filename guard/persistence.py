@@ -1,21 +1,28 @@
-"""A store on disk: written whole, read by anybody at any time, never half.
+"""A store on disk: read by anybody at any time, never half; a change writes what changed.
 
-``manifest.json`` (encoder, dimension, counts, checksums, the gate) names the files of one generation:
-``forget-N.faiss``, ``retain-N.faiss`` (vectors) and ``entries-N.sqlite`` (everything else). A writer holds the
-folder's lock, writes the next generation's files beside the old ones, and then replaces the manifest in one step:
-whoever is killed before that leaves the old store, after it the new one. The generation before stays for readers
-that are just opening it. A private store has its key in ``veil.key``.
+``manifest.json`` (encoder, dimension, counts, checksums, the gate) names the files that count: segments of entries in
+the order of their ids (``entries-*.sqlite``, and ``forget-*.faiss`` with their vectors), the innocent neighbours
+(``retain-*``) and, where one was asked for, the IVF index (``ivf-*.faiss``). A writer holds the folder's lock, writes
+new files beside the old ones, and then replaces the manifest in one step: whoever is killed before that leaves the old
+store, after it the new one. Files of the manifest before stay for readers that are just opening it. A private store
+has its key in ``veil.key``.
+
+A save writes new entries, and the segments anew that something was removed from: no file that counts holds a removed
+entry's text. Where new entries outnumber the segment before, they are merged with it, so that there are few small
+segments. An IVF index is written again once a quarter of it is gone or missing; until then removed vectors are struck
+out and newer ones read from their segments.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import sqlite3
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +31,27 @@ import numpy as np
 from eval.artifacts import read_json, writable_dir, write_json
 from eval.errors import ArtifactError, ConfigError
 from guard.hashing import Veil
-from guard.indexes import IndexInfo, VectorIndex
-from guard.store import Entry, Innocent, Store, summary
+from guard.indexes import ExactIndex, IndexInfo
+from guard.ivf import IvfIndex
+from guard.segments import (
+    SEGMENT,
+    check_database,
+    checked,
+    read_entries,
+    read_innocents,
+    read_vectors,
+    to_disk,
+    write_innocents,
+    write_ivf,
+    write_segment,
+)
+from guard.store import Saved, Store, summary
 
 __all__ = ["load_store", "locked_store", "read_manifest", "save_store", "verify_store"]
 
-SCHEMA_VERSION = 2
-ROLES = {"forget": "forget-{}.faiss", "retain": "retain-{}.faiss", "entries": "entries-{}.sqlite"}
+SCHEMA_VERSION = 3
 KEY_FILE = "veil.key"
-_FILE = re.compile(r"(?:forget|retain|entries)-(\d{6})\.(?:faiss|sqlite)(?:-journal)?")
+_FILE = re.compile(r"(?:forget|retain|entries|ivf)-(\d{6})(?:-\d+)?\.(?:faiss|sqlite)(?:-journal)?")
 _ATTEMPTS = 20
 
 
@@ -72,38 +91,45 @@ def save_store(store: Store, directory: Path, extra: dict[str, Any]) -> int:
         ArtifactError: If it holds something else, or was changed by another process since this store was read.
     """
     with locked_store(directory) as folder:
-        before = _generation(folder)
-        if store.origin is not None and store.origin[0] == folder.resolve() and store.origin[1] != before:
+        before, old = _manifest_there(folder)
+        saved = store.saved if store.saved is not None and store.saved.folder == folder.resolve() else None
+        if saved is not None and saved.generation != before:
             raise ArtifactError(
                 f"The guard store {folder} was changed by another process since it was read (generation "
-                f"{store.origin[1]}, now {before}); load it again and repeat the change."
+                f"{saved.generation}, now {before}); load it again and repeat the change."
             )
         number = 1 + max([before, *(int(m[1]) for p in folder.iterdir() if (m := _FILE.fullmatch(p.name)))])
-        files = {role: folder / name.format(f"{number:06d}") for role, name in ROLES.items()}
-        innocents, vectors, _ = store.all_innocents()
-        retain = VectorIndex(store.dimension)
-        retain.add(vectors, np.arange(len(innocents), dtype=np.int64))
-        store.forget_index.write(files["forget"])
-        retain.write(files["retain"])
-        _write_rows(store, files["entries"])
-        if store.veil is not None:
-            _write_key(folder / KEY_FILE, store.veil.key)
-        for path in files.values():
-            _to_disk(path)
-        manifest = {
-            "kind": "guard-store",
-            "schema_version": SCHEMA_VERSION,
-            "generation": number,
-            **summary(store),
-            "index": asdict(store.forget_index.info),
-            "files": {r: {"name": p.name, "sha256": _sha256(p)} for r, p in files.items()},
-            **extra,
-        }
-        write_json(folder / "manifest.json", manifest)
-        _to_disk(folder / "manifest.json")
-        _to_disk(folder)
-        store.origin = (folder.resolve(), number)
-        _clear(folder, keep={before, number})
+        try:
+            ivf = _ivf_file(store, saved, old, folder, number)
+            segments = list(_segments(store, saved, old, folder, number, _next_id(ivf)))
+            innocents = old["innocents"] if saved is not None and saved.has_innocents else None
+            innocents = innocents or {"files": write_innocents(store, folder, f"{number:06d}")}
+            if store.veil is not None:
+                _write_key(folder / KEY_FILE, store.veil.key)
+            manifest = {
+                "kind": "guard-store",
+                "schema_version": SCHEMA_VERSION,
+                "generation": number,
+                **summary(store),
+                "index": asdict(store.forget_index.info),
+                "segments": segments,
+                "ivf": ivf,
+                "innocents": innocents,
+                **extra,
+            }
+            write_json(folder / "manifest.json", manifest)
+        except (OSError, sqlite3.Error) as error:
+            for path in folder.glob(f"*-{number:06d}*"):
+                path.unlink(missing_ok=True)
+            raise ConfigError(
+                f"The guard store {folder} could not be written ({error}); it is as it was before: make room there "
+                "and save again."
+            ) from None
+        to_disk(folder)
+        store.saved = Saved(
+            folder=folder.resolve(), generation=number, next_id=store.next_id, removed=_struck(ivf)
+        )
+        _clear(folder, keep=_names(manifest) | _names(old))
         return number
 
 
@@ -122,6 +148,10 @@ def load_store(directory: Path, is_common: Callable[[str], bool]) -> tuple[Store
         manifest = read_manifest(folder)
         try:
             return _read(folder, manifest, is_common), manifest
+        except (KeyError, TypeError) as error:
+            raise ArtifactError(
+                f"{folder}/manifest.json lacks what a guard store's has ({error}); rebuild the store."
+            ) from None
         except ArtifactError:
             # a writer may have replaced this generation while it was being read
             if attempt == _ATTEMPTS - 1 or read_manifest(folder).get("generation") == manifest.get(
@@ -139,21 +169,19 @@ def verify_store(directory: Path) -> dict[str, Any]:
     """
     store, manifest = load_store(directory, lambda word: True)
     folder = Path(directory)
-    entries = folder / manifest["files"]["entries"]["name"]
-    with closing(_connect(entries)) as db:
-        state = db.execute("PRAGMA integrity_check").fetchone()[0]
-    if state != "ok":
-        raise ArtifactError(f"The database {entries} is damaged ({state}); rebuild the store.")
-    vectors, keys = store.forget_index.all_vectors()
-    expected = {key for i in store.entries for key in (2 * i, 2 * i + 1)}
-    if set(keys.tolist()) != expected:
+    for path in sorted(folder / name for name in _names(manifest) if name.endswith(".sqlite")):
+        check_database(path)
+    keys = np.sort(store.forget_index.ids())
+    ids = np.fromiter(store.entries, dtype=np.int64, count=len(store))
+    if not np.array_equal(keys, np.sort(np.concatenate([2 * ids, 2 * ids + 1]))):
         raise ArtifactError(
             f"The index of the guard store {folder} does not hold the vectors of its entries; rebuild it."
         )
-    if len(vectors) and float(np.abs(np.linalg.norm(vectors, axis=1) - 1).max()) > 1e-3:
-        raise ArtifactError(
-            f"The guard store {folder} holds vectors that are not of unit length; rebuild it."
-        )
+    for vectors, _ in store.forget_index.batches():
+        if float(np.abs(np.linalg.norm(vectors, axis=1) - 1).max()) > 1e-3:
+            raise ArtifactError(
+                f"The guard store {folder} holds vectors that are not of unit length; rebuild it."
+            )
     if max(store.entries, default=0) >= store.next_id:
         raise ArtifactError(f"The guard store {folder} would use an id twice; rebuild it.")
     names = (
@@ -194,18 +222,20 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def _generation(folder: Path) -> int:
-    """Return the generation that stands in a folder, 0 if it is empty.
+def _manifest_there(folder: Path) -> tuple[int, dict[str, Any]]:
+    """Return generation and manifest of what stands in a folder; 0 and an empty one if nothing does.
 
     Raises:
         ArtifactError: If something else stands there.
     """
+    nothing: dict[str, Any] = {"segments": [], "ivf": None, "innocents": {}}
     path = folder / "manifest.json"
     if path.is_file():
         manifest = read_json(path)
         if not isinstance(manifest, dict) or manifest.get("kind") != "guard-store":
             raise ArtifactError(f"{folder} holds something that is no guard store; choose another folder.")
-        return int(manifest.get("generation", 0))
+        is_readable = manifest.get("schema_version") == SCHEMA_VERSION
+        return int(manifest.get("generation", 0)), manifest if is_readable else nothing
     others = [
         p.name
         for p in folder.iterdir()
@@ -215,100 +245,137 @@ def _generation(folder: Path) -> int:
         raise ArtifactError(
             f"{folder} is not empty ({sorted(others)[0]}) and holds no guard store; choose another folder."
         )
-    return 0
+    return 0, nothing
+
+
+def _segments(
+    store: Store, saved: Saved | None, old: dict[str, Any], folder: Path, number: int, covered: int
+) -> Iterator[dict[str, Any]]:
+    """Yield what the manifest says about each segment, after writing those that are not there as they should be.
+
+    Args:
+        store: Whose entries.
+        saved: What stands in the folder; ``None``: nothing of this store.
+        old: The folder's manifest.
+        folder: Where to.
+        number: Of the generation, for the names of the files.
+        covered: First entry id whose vectors are not in the IVF index's file.
+    """
+    there = [] if saved is None else [s for s in old["segments"] if s["next_id"] <= saved.next_id]
+    fresh = range(_next_id(there[-1] if there else None), store.next_id)
+    size = sum(i in store.entries for i in fresh)
+    while size and there and there[-1]["num_entries"] <= min(size, SEGMENT - 1):
+        size += there[-1]["num_entries"]
+        fresh = range(there.pop()["first_id"], store.next_id)
+    removed = sorted(saved.removed) if saved is not None else []
+    place = count()
+
+    def written(ids: Sequence[int], first_id: int, next_id: int) -> dict[str, Any]:
+        files = write_segment(store, ids, covered, folder, f"{number:06d}-{next(place)}")
+        return {"first_id": first_id, "next_id": next_id, "num_entries": len(ids), "files": files}
+
+    for segment in there:
+        first_id, next_id = segment["first_id"], segment["next_id"]
+        if bisect_left(removed, first_id) == bisect_left(removed, next_id):
+            yield segment
+            continue
+        ids = [i for i in range(first_id, next_id) if i in store.entries]
+        if len(ids) == segment["num_entries"]:
+            yield segment
+        elif ids:
+            yield written(ids, first_id, next_id)
+    ids = [i for i in fresh if i in store.entries]
+    for start in range(0, len(ids), SEGMENT):
+        part = ids[start : start + SEGMENT]
+        yield written(part, part[0], part[-1] + 1)
+
+
+def _ivf_file(
+    store: Store, saved: Saved | None, old: dict[str, Any], folder: Path, number: int
+) -> dict[str, Any] | None:
+    """Return what the manifest says about the IVF index, after writing it where that is due; ``None`` without one."""
+    index = store.forget_index
+    if not isinstance(index, IvfIndex):
+        return None
+    there = old["ivf"]
+    if saved is not None and there is not None and there["next_id"] <= saved.next_id:
+        struck = [i for i in saved.removed if i < there["next_id"]]
+        fresh = sum(i in store.entries for i in range(there["next_id"], store.next_id))
+        if 4 * (len(struck) + fresh) <= there["num_entries"]:
+            return {**there, "removed": _ranges(struck)}
+    return {
+        "next_id": store.next_id,
+        "num_entries": len(store),
+        "removed": [],
+        "files": write_ivf(index, folder, f"{number:06d}"),
+    }
+
+
+def _next_id(part: dict[str, Any] | None) -> int:
+    """Return the first entry id that a segment or an index no longer holds."""
+    return 1 if part is None else int(part["next_id"])
+
+
+def _struck(ivf: dict[str, Any] | None) -> list[int]:
+    """Return the ids of the removed entries whose vectors are still in the IVF index's file."""
+    return [] if ivf is None else [i for first, last in ivf["removed"] for i in range(first, last + 1)]
+
+
+def _names(manifest: dict[str, Any]) -> set[str]:
+    """Return the names of a manifest's files."""
+    parts = [*manifest["segments"], manifest["innocents"], manifest["ivf"] or {}]
+    return {str(file["name"]) for part in parts for file in part.get("files", {}).values()}
+
+
+def _ranges(ids: Iterable[int]) -> list[list[int]]:
+    """Return numbers as first and last of each run."""
+    runs: list[list[int]] = []
+    for i in sorted(ids):
+        if runs and i == runs[-1][1] + 1:
+            runs[-1][1] = i
+        else:
+            runs.append([i, i])
+    return runs
 
 
 def _read(folder: Path, manifest: dict[str, Any], is_common: Callable[[str], bool]) -> Store:
-    paths: dict[str, Path] = {}
-    for role in ROLES:
-        stated = manifest.get("files", {}).get(role, {})
-        paths[role] = path = folder / str(stated.get("name"))
-        if not path.is_file():
-            raise ArtifactError(
-                f"The guard store {folder} lacks {path.name}; it is half-written: rebuild it."
-            )
-        if _sha256(path) != stated.get("sha256"):
-            raise ArtifactError(f"{path} does not match its checksum in manifest.json; rebuild the store.")
     store = Store(manifest["encoder"], int(manifest["dimension"]))
-    info = IndexInfo(**manifest["index"])
-    store.forget_index = VectorIndex.read(paths["forget"], store.dimension, info)
-    innocent = VectorIndex.read(paths["retain"], store.dimension, IndexInfo())
-    rows = _read_rows(store, paths["entries"])
-    retain, texts = rows[: manifest["num_retain"]], rows[manifest["num_retain"] :]
+    info, ivf = IndexInfo(**manifest["index"]), manifest["ivf"]
+    if ivf is not None:
+        path = checked(folder, ivf["files"])["index"]
+        store.forget_index = IvfIndex.read(path, store.dimension, info)
+    removed = _struck(ivf)
+    for segment in manifest["segments"]:
+        paths = checked(folder, segment["files"])
+        if "vectors" in paths:
+            read_vectors(store.forget_index, paths["vectors"], first=2 * _next_id(ivf))
+        store.register(read_entries(paths["entries"]))
+    if removed:
+        dead = np.array(removed, dtype=np.int64)
+        store.forget_index.remove(np.concatenate([2 * dead, 2 * dead + 1]))
     store.next_id = int(manifest["next_id"])
-    counts = (len(store.entries), len(store.forget_index), len(retain), len(innocent), len(texts))
+    paths = checked(folder, manifest["innocents"]["files"])
+    innocent = ExactIndex(store.dimension)
+    read_vectors(innocent, paths["vectors"])
+    neighbours = read_innocents(paths["rows"])
+    retain, texts = neighbours[: manifest["num_retain"]], neighbours[manifest["num_retain"] :]
+    counts = (len(store), len(store.forget_index), len(retain), len(innocent), len(texts))
     entries, num_retain = manifest["num_entries"], manifest["num_retain"]
     if counts != (entries, 2 * entries, num_retain, num_retain, manifest["num_innocent_texts"]):
         raise ArtifactError(
             f"The guard store {folder} holds {counts[0]} entries and {counts[2]} neighbours with {counts[1]} and "
             f"{counts[3]} vectors, its manifest says {entries} and {num_retain}; rebuild it."
         )
-    vectors = innocent.vectors(np.arange(num_retain, dtype=np.int64))
-    store.set_retain(retain, vectors, texts)
+    store.set_retain(retain, innocent.vectors(np.arange(num_retain, dtype=np.int64)), texts)
     if manifest["is_private"]:
         store.veil = Veil(_read_key(folder / KEY_FILE), is_common)
-    store.origin = (folder.resolve(), int(manifest["generation"]))
+    store.saved = Saved(
+        folder=folder.resolve(),
+        generation=int(manifest["generation"]),
+        next_id=store.next_id,
+        removed=removed,
+    )
     return store
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro&immutable=1", uri=True)
-
-
-def _write_rows(store: Store, path: Path) -> None:
-    path.unlink(missing_ok=True)
-    with closing(sqlite3.connect(path)) as db, db:
-        db.execute("PRAGMA journal_mode = OFF")  # the file counts only once the manifest names it
-        db.execute(
-            "CREATE TABLE entries (id INTEGER PRIMARY KEY, request TEXT NOT NULL, kind TEXT NOT NULL, "
-            "question TEXT NOT NULL, answer TEXT NOT NULL, subject TEXT NOT NULL)"
-        )
-        db.execute(
-            "CREATE TABLE phrases (entry INTEGER NOT NULL, position INTEGER NOT NULL, phrase TEXT NOT NULL)"
-        )
-        db.execute(
-            "CREATE TABLE innocents (id INTEGER PRIMARY KEY, question TEXT NOT NULL, answer TEXT NOT NULL, "
-            "subject TEXT NOT NULL)"
-        )
-        db.executemany(
-            "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?)",
-            ((e.id, e.request, e.kind, e.question, e.answer, e.group) for e in store.entries.values()),
-        )
-        db.executemany(
-            "INSERT INTO phrases VALUES (?, ?, ?)",
-            ((e.id, i, p) for e in store.entries.values() for i, p in enumerate(e.phrases)),
-        )
-        embedded, _, texts = store.all_innocents()
-        db.executemany(
-            "INSERT INTO innocents VALUES (?, ?, ?, ?)",
-            ((i, r.question, r.answer, r.group) for i, r in enumerate((*embedded, *texts))),
-        )
-
-
-def _read_rows(store: Store, path: Path) -> list[Innocent]:
-    try:
-        with closing(_connect(path)) as db:
-            phrases: dict[int, list[str]] = {}
-            for entry_id, phrase in db.execute("SELECT entry, phrase FROM phrases ORDER BY entry, position"):
-                phrases.setdefault(entry_id, []).append(phrase)
-            rows = db.execute("SELECT id, request, kind, question, answer, subject FROM entries ORDER BY id")
-            store.register(
-                Entry(
-                    id=i,
-                    request=request,
-                    kind=kind,
-                    question=question,
-                    answer=answer,
-                    group=group,
-                    phrases=tuple(phrases.get(i, ())),
-                )
-                for i, request, kind, question, answer, group in rows
-            )
-            innocents = db.execute("SELECT question, answer, subject FROM innocents ORDER BY id")
-            found = [Innocent(question=q, answer=a, group=g) for q, a, g in innocents]
-    except sqlite3.DatabaseError as error:
-        raise ArtifactError(f"The database {path} cannot be read ({error}); rebuild the store.") from None
-    return found
 
 
 def _write_key(path: Path, key: bytes) -> None:
@@ -317,7 +384,7 @@ def _write_key(path: Path, key: bytes) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(key)
-    _to_disk(path)
+    to_disk(path)
 
 
 def _read_key(path: Path) -> bytes:
@@ -330,21 +397,7 @@ def _read_key(path: Path) -> bytes:
         ) from None
 
 
-def _to_disk(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _clear(folder: Path, keep: set[int]) -> None:
+def _clear(folder: Path, keep: set[str]) -> None:
     for path in folder.iterdir():
-        match = _FILE.fullmatch(path.name)
-        if match and int(match[1]) not in keep:
+        if _FILE.fullmatch(path.name) and path.name not in keep:
             path.unlink(missing_ok=True)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -18,17 +18,18 @@ import numpy as np
 import numpy.typing as npt
 
 from eval.errors import ConfigError
+from eval.types import Progress
 from guard.hashing import Veil
-from guard.indexes import VectorIndex
+from guard.indexes import ExactIndex, VectorIndex
 
-__all__ = ["Entry", "Innocent", "Kind", "Store"]
+__all__ = ["Entry", "Innocent", "Kind", "Saved", "Store"]
 
 Vectors = npt.NDArray[np.float32]
 Kind = Literal["qa", "subject", "document"]
 """A question with its answer, a person or thing by its names alone, or a piece of a text."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Entry:
     """One thing that is forgotten."""
 
@@ -47,13 +48,27 @@ class Entry:
     """What must not be said, in folded form."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Innocent:
     """One innocent question and answer: a neighbour the gate is calibrated with."""
 
     question: str
     answer: str
     group: str
+
+
+@dataclass(kw_only=True)
+class Saved:
+    """What of a store stands in a folder already, so that the next save writes only the rest."""
+
+    folder: Path
+    generation: int
+    next_id: int
+    """Entries from here on are not there."""
+    removed: list[int] = field(default_factory=list)
+    """Ids of entries that are there and must not be read any more."""
+    has_innocents: bool = True
+    """Whether the innocent neighbours there are the store's."""
 
 
 class Store:
@@ -75,16 +90,16 @@ class Store:
         """Innocent neighbours that are not forgotten now: what positions of the retain index refer to."""
         self.innocent_texts: tuple[Innocent, ...] = ()
         """Further innocent rows that are not forgotten now, without vectors."""
-        self.forget_index = VectorIndex(dimension)
-        self.origin: tuple[Path, int] | None = None
-        """Folder and generation it was last read from or written to."""
+        self.forget_index: VectorIndex = ExactIndex(dimension)
+        self.saved: Saved | None = None
+        """Where it was last read from or written to."""
         self._innocents: tuple[Innocent, ...] = ()
         self._innocent_vectors: Vectors = np.zeros((0, dimension), dtype=np.float32)
         self._innocent_texts: tuple[Innocent, ...] = ()
-        self._retain_index = VectorIndex(dimension)
+        self._retain_index: VectorIndex = ExactIndex(dimension)
         self._groups: dict[str, dict[int, None]] = {}
         self._questions: Counter[str] = Counter()
-        self._requests: Counter[str] = Counter()
+        self._requests: dict[str, list[int]] = {}
         self._lock = threading.RLock()
 
     def __len__(self) -> int:
@@ -93,7 +108,7 @@ class Store:
     @property
     def requests(self) -> dict[str, int]:
         """Number of entries of each request, in order of arrival."""
-        return dict(self._requests)
+        return {request: len(ids) for request, ids in self._requests.items()}
 
     def of_group(self, group: str) -> tuple[int, ...]:
         """Return the ids of the entries about a person or topic."""
@@ -123,7 +138,7 @@ class Store:
             self.entries[entry.id] = entry
             self._groups.setdefault(entry.group, {})[entry.id] = None
             self._questions[entry.question] += 1
-            self._requests[entry.request] += 1
+            self._requests.setdefault(entry.request, []).append(entry.id)
 
     def remove(self, request: str) -> int:
         """Remove a request's entries and return how many there were.
@@ -135,16 +150,18 @@ class Store:
             if request not in self._requests:
                 known = ", ".join(self._requests) or "none"
                 raise ConfigError(f"The store has no request {request!r} to remove; it has: {known}.")
-            removed = [entry for entry in self.entries.values() if entry.request == request]
+            removed = [self.entries.pop(i) for i in self._requests.pop(request)]
             ids = np.array([entry.id for entry in removed], dtype=np.int64)
             self.forget_index.remove(np.concatenate([2 * ids, 2 * ids + 1]))
             for entry in removed:
-                del self.entries[entry.id]
                 del self._groups[entry.group][entry.id]
                 if not self._groups[entry.group]:
                     del self._groups[entry.group]
-                self._questions -= Counter([entry.question])
-            del self._requests[request]
+                self._questions[entry.question] -= 1
+                if not self._questions[entry.question]:
+                    del self._questions[entry.question]
+            if self.saved is not None:
+                self.saved.removed += [i for i in ids.tolist() if i < self.saved.next_id]
             self._show_innocents(removed)
             return len(removed)
 
@@ -155,6 +172,8 @@ class Store:
         with self._lock:
             self._innocents, self._innocent_texts = tuple(retain), tuple(texts)
             self._innocent_vectors = np.ascontiguousarray(vectors, dtype=np.float32)
+            if self.saved is not None:
+                self.saved.has_innocents = False
             self._show_innocents(None)
 
     def all_innocents(self) -> tuple[tuple[Innocent, ...], Vectors, tuple[Innocent, ...]]:
@@ -177,7 +196,7 @@ class Store:
             return row.group not in self._groups and row.question not in self._questions
 
         shown = [i for i, row in enumerate(self._innocents) if is_shown(row)]
-        index = VectorIndex(self.dimension)
+        index = ExactIndex(self.dimension)
         index.add(self._innocent_vectors[shown], np.arange(len(shown), dtype=np.int64))
         self.innocent_texts = tuple(filter(is_shown, self._innocent_texts))
         self.retain, self._retain_index = tuple(self._innocents[i] for i in shown), index
@@ -192,14 +211,22 @@ class Store:
         """
         return (self._retain_index if retain else self.forget_index).search(vectors, num)
 
-    def use_ivf(self, *, min_recall: float = 0.999) -> None:
-        """Search approximately from now on, with the recall that `VectorIndex.as_ivf` measures.
+    def use_ivf(self, *, min_recall: float = 0.999, progress: Progress | None = None) -> None:
+        """Search approximately from now on, with the recall that `IvfIndex.of` measures.
 
         Raises:
             ConfigError: If the store is small enough for exact search, or the recall is not reached.
         """
+        from guard.ivf import IvfIndex
+
         with self._lock:
-            self.forget_index = self.forget_index.as_ivf(min_recall=min_recall)
+            self.forget_index = IvfIndex.of(self.forget_index, min_recall=min_recall, progress=progress)
+            self._save_whole()
+
+    def _save_whole(self) -> None:
+        """Let the next save write everything."""
+        if self.saved is not None:
+            self.saved = replace(self.saved, next_id=1, removed=[], has_innocents=False)
 
     def make_private(self, is_common: Callable[[str], bool], key: bytes | None = None) -> None:
         """Replace every stored text by keyed hashes of its words; there is no way back.
@@ -212,7 +239,8 @@ class Store:
             veil = Veil(key or secrets.token_bytes(32), is_common)
             entries = [veiled_entry(entry, veil) for entry in self.entries.values()]
             self.entries, self._groups = {}, {}
-            self._questions, self._requests = Counter(), Counter()
+            self._questions, self._requests = Counter(), {}
+            self._save_whole()
             self.register(entries)
             innocents, vectors, texts = self.all_innocents()
             hidden = [[_veiled_innocent(row, veil) for row in rows] for rows in (innocents, texts)]

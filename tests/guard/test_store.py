@@ -110,9 +110,9 @@ def test_saving_over_a_store_replaces_it_whole(fresh, more, tmp_path):
     assert Guard.load(tmp_path / "store").list() == {"first": 10, "second": len(more)}
     assert [p.name for p in tmp_path.iterdir()] == ["store"]
     generations = {p.name for p in (tmp_path / "store").glob("forget-*")}
-    assert generations == {"forget-000001.faiss", "forget-000002.faiss"}, "one before stays for readers"
+    assert generations == {"forget-000001-0.faiss", "forget-000002-0.faiss"}
     fresh.save(tmp_path / "store")
-    assert not (tmp_path / "store" / "forget-000001.faiss").exists()
+    assert {p.name for p in (tmp_path / "store").glob("forget-*")} == generations, "both still count"
 
 
 def test_threads_may_check_while_another_adds(fresh, more):
