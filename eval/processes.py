@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import torch
 
-__all__ = ["from_main", "is_main", "join", "num_processes", "spread", "wait"]
+__all__ = ["from_main", "is_main", "join", "num_processes", "rank", "spread", "wait"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -19,9 +19,14 @@ def num_processes() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def rank() -> int:
+    """Return the number of this process, counted from 0."""
+    return int(os.environ.get("RANK", "0"))
+
+
 def is_main() -> bool:
     """Whether this is the process that writes."""
-    return int(os.environ.get("RANK", "0")) == 0
+    return rank() == 0
 
 
 def join(device: torch.device) -> None:
@@ -62,11 +67,11 @@ def spread(
     """
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return work(list(items))
-    rank, size = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    own, size = torch.distributed.get_rank(), torch.distributed.get_world_size()
     groups: dict[Hashable, list[int]] = {}
     for i, item in enumerate(items):
         groups.setdefault(i if together is None else together(item), []).append(i)
-    mine = [i for turn, group in enumerate(groups.values()) if turn % size == rank for i in group]
+    mine = [i for turn, group in enumerate(groups.values()) if turn % size == own for i in group]
     done = work([items[i] for i in mine])
     shares: list[Any] = [None] * size
     torch.distributed.all_gather_object(shares, list(zip(mine, done, strict=True)))

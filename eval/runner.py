@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eval.artifacts import write_text
+from eval.artifacts import fingerprint, write_text
 from eval.errors import DataError
 from eval.measures import Answers, Context, Measure, Plan, Questions
 from eval.measures.membership import ATTACKS
 from eval.metrics.aggregate import COMPARED, aggregate, check_rows, check_texts
+from eval.partial import Partial
 from eval.report.open_unlearning import EvalLog, items, write_log
 from eval.report.samples import samples_page
 from eval.types import MetricResult, Progress
@@ -66,6 +68,8 @@ def evaluate(
         options: Of generation; default: greedy, at most 200 new tokens. A benchmark's own shorter limits stay.
         output_dir: ``eval/<evaluator>_EVAL.json`` (``TOFU_EVAL.json``, ``MUSE_EVAL.json``, ...), its summary,
             ``eval/samples.jsonl`` and a few samples to read, ``eval/samples.md``, are written below it, atomically.
+            Until then every finished example stands in ``eval/partial.jsonl``, where an evaluation of the same that
+            was killed goes on (`eval.partial`).
         seed: Of the bootstrap intervals.
         paraphrased_questions: Also ask the forget questions in their other wording.
         gradnorm: Whether the gradient-norm attack is made: one backward pass for each forget and holdout row.
@@ -86,29 +90,33 @@ def evaluate(
     if reference is not None:
         _check_reference(benchmark, plan, reference)
     start = time.perf_counter()
-    scores = plan.scores(lm, progress)
-    scored_at = time.perf_counter()
-    answers = Answers(scores, plan.generations(lm, progress))
-    generated_at = time.perf_counter()
-    context = Context(
-        lm=lm,
-        benchmark=benchmark,
-        answers=answers,
-        reference=reference,
-        gradnorm=gradnorm,
-        is_spread=is_spread,
-        progress=progress,
-    )
-    log: dict[str, Any] = {}
-    for measure in measures:
-        log |= measure.entries(context)
-    if lm.kind == "suppression":
-        _mark_filtered(log, is_withheld=getattr(lm, "policy", None) == "refuse")
-    results = aggregate(log, reference, seed=seed)
-    _fill_aggregates(log, results)
-    samples = _samples(plan, answers, log)
-    if output_dir is not None and (is_main() or not is_spread):
-        _write(log, results, samples, output_dir / "eval", benchmark.evaluator)
+    with _kept(lm, benchmark, output_dir, is_spread=is_spread) as partial:
+        scores = plan.scores(lm, progress, partial)
+        scored_at = time.perf_counter()
+        answers = Answers(scores, plan.generations(lm, progress, partial))
+        generated_at = time.perf_counter()
+        context = Context(
+            lm=lm,
+            benchmark=benchmark,
+            answers=answers,
+            reference=reference,
+            gradnorm=gradnorm,
+            is_spread=is_spread,
+            partial=partial,
+            progress=progress,
+        )
+        log: dict[str, Any] = {}
+        for measure in measures:
+            log |= measure.entries(context)
+        if lm.kind == "suppression":
+            _mark_filtered(log, is_withheld=getattr(lm, "policy", None) == "refuse")
+        results = aggregate(log, reference, seed=seed)
+        _fill_aggregates(log, results)
+        samples = _samples(plan, answers, log)
+        if output_dir is not None and (is_main() or not is_spread):
+            _write(log, results, samples, output_dir / "eval", benchmark.evaluator)
+            if partial is not None:
+                partial.discard()
     done = time.perf_counter()
     seconds = {
         "scoring": scored_at - start,
@@ -116,6 +124,22 @@ def evaluate(
         "metrics": done - generated_at,
     }
     return Evaluation(results=results, log=log, samples=samples, seconds=seconds)
+
+
+def _kept(
+    lm: LanguageModel, benchmark: Benchmark, output_dir: Path | None, *, is_spread: bool
+) -> AbstractContextManager[Partial | None]:
+    """Return where results are kept as they are found; nowhere without a folder or a known state of the model."""
+    from importlib.metadata import version
+
+    from eval.processes import rank
+
+    state = None if output_dir is None else lm.state_digest
+    if output_dir is None or state is None:
+        return nullcontext()
+    versions = [version(name) for name in ("unlearn-toolkit", "torch", "transformers")]
+    key = fingerprint([state, benchmark, *versions])
+    return Partial(output_dir / "eval", key, rank=rank() if is_spread else 0)
 
 
 def _check_reference(benchmark: Benchmark, plan: Plan, reference: EvalLog) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from eval.artifacts import fingerprint
 from eval.errors import ConfigError
 from eval.models.language_model import LanguageModel
 from eval.types import Message
@@ -72,6 +73,16 @@ class OnBase(HubMixin, LanguageModel):
     def identity(self) -> str:
         """The base's: an edit changes no weight."""
         return self.base.identity
+
+    @property
+    def state_digest(self) -> str | None:
+        """The base's state and the edit's own."""
+        state = self.base.state_digest
+        return None if state is None else fingerprint([state, self.edit_digest()])
+
+    def edit_digest(self) -> str:
+        """Return a SHA-256 over the edit: its shape, settings and every value."""
+        raise NotImplementedError
 
     # --- for users of plain Hugging Face ----------------------------------------------------------
 

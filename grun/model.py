@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
@@ -208,6 +209,14 @@ class EditedModel(OnBase):
         """Parameters the edit adds, as a share of the base's."""
         base_size: int = sum(parameter.numel() for parameter in self.trainable_base().parameters())
         return self.trainable_parameters / base_size
+
+    def edit_digest(self) -> str:
+        """Return a SHA-256 over the configuration and every value."""
+        digest = hashlib.sha256(repr(self.config).encode())
+        for intervention in self.interventions.values():
+            for tensor in intervention.tensors().values():
+                digest.update(tensor.float().numpy().tobytes())
+        return digest.hexdigest()
 
     def with_base(self, base: LanguageModel) -> EditedModel:
         """Return the same edit (shared, not copied) on other weights of the same shape."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from eval.artifacts import atomic_dir, writable_dir
+from eval.artifacts import atomic_dir, fingerprint, writable_dir
 from eval.errors import ConfigError, UnknownNameError
 from eval.models.language_model import LanguageModel
 from eval.types import Example, Prompt
@@ -114,6 +113,11 @@ class EditStack(OnBase):
         self._check_positions(name, edit)
         mine = EditedModel(self.base, edit.config, edit.interventions, training=edit.training)
         self._edits = {**self._edits, name: mine}  # replaced, never changed: other threads may be reading
+
+    def edit_digest(self) -> str:
+        """Return a SHA-256 over every edit, in order, and how they are composed."""
+        edits = [[name, edit.edit_digest()] for name, edit in self._edits.items()]
+        return fingerprint([self.composition, edits])
 
     def with_base(self, base: LanguageModel) -> EditStack:
         """Return the same requests on other weights of the same shape."""
@@ -264,21 +268,13 @@ class EditStack(OnBase):
         directory = writable_dir(Path(directory))
         folders: dict[str, str] = {}
         for name, edit in self._edits.items():
-            folders[name] = folder_of(name, _digest(edit))
+            folders[name] = folder_of(name, edit.edit_digest())
             if not (directory / folders[name]).is_dir():
                 with atomic_dir(directory / folders[name]) as folder:
                     edit.save(folder)
         manifest = Manifest(folders, self.composition, self.base.name)
         write_manifest(directory, manifest)
         drop_unnamed(directory, manifest)
-
-
-def _digest(edit: EditedModel) -> str:
-    digest = hashlib.sha256(repr(edit.config).encode())
-    for intervention in edit.interventions.values():
-        for tensor in intervention.tensors().values():
-            digest.update(tensor.numpy().tobytes())
-    return digest.hexdigest()
 
 
 class _Summed(nn.Module):

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from eval.artifacts import fingerprint
 from eval.models.language_model import Generation, GenerationOptions, LanguageModel
 from eval.types import Batch, Message, Progress, Prompt, conversation
 from guard.config import Policy, check_policy
@@ -166,6 +167,16 @@ class GuardedModel(LanguageModel):
                 yield
         finally:
             _IS_OFF.reset(token)
+
+    @property
+    def state_digest(self) -> str | None:
+        """The inner model's state and everything the guard decides by; none where words are matched softly."""
+        state = self.inner.state_digest
+        if state is None or self.soft is not None:
+            return None
+        guard = self.guard
+        rules = [guard.store.entries, guard.store.all_innocents()[::2], guard.classifier, guard.settings]
+        return fingerprint([state, self.policy, guard.encoder.identity, guard.refusals, rules])
 
     def trainable_base(self) -> Any:
         """The inner model's."""

@@ -10,6 +10,8 @@ import numpy as np
 
 from eval.metrics import entries
 from eval.metrics.extraction import extraction_likelihood, memorization_accuracy
+from eval.partial import resumed
+from eval.processes import spread
 
 if TYPE_CHECKING:
     from eval.data.benchmark import Benchmark
@@ -45,26 +47,48 @@ class Extraction:
         rows = context.benchmark.splits[self.split]
         encoded = context.lm.encode(rows, [str(row.answer) for row in rows])
         scores = [row[0] for row in context.answers.scores[f"{self.name} extraction"]]
-        likelihoods: list[dict[str, Any]] = []
-        accuracies: list[dict[str, Any]] = []
-        for i, (row, score) in enumerate(zip(encoded, scores, strict=True)):
-            if len(row) < self.length or not np.isfinite(score.logps).all():
-                likelihoods.append({"score": None, "num_tokens": len(row)})
-                accuracies.append({"score": None, "num_tokens": len(row)})
-                continue
-            tokens = [*row.prompt_ids, *row.answer_ids][: self.length]
-            hits = score.hits[: self.length - 1]
-            said = self._continuations(context, row, tokens, hits.tolist())
-            half = self.length // 2
-            text = context.lm.tokenizer.decode(said[half - 1], skip_special_tokens=True)
-            likelihoods.append({"score": extraction_likelihood(tokens, said, n=self.n), "generation": text})
-            accuracies.append({"score": memorization_accuracy(hits)})
-            if context.progress is not None:
-                context.progress("extraction likelihood", i + 1, len(encoded))
-        return {
-            f"{self.name}_EL{self.n}": entries.entry(likelihoods),
-            f"{self.name}_MA": entries.entry(accuracies),
+        hits = {
+            row: score.hits[: self.length - 1].tolist() for row, score in zip(encoded, scores, strict=True)
         }
+        is_measured = [
+            len(row) >= self.length and bool(np.isfinite(score.logps).all())
+            for row, score in zip(encoded, scores, strict=True)
+        ]
+
+        def likelihoods(share: list[Encoded]) -> list[dict[str, Any]]:
+            found = resumed(
+                "extraction likelihood",
+                [[row] for row in dict.fromkeys(share)],
+                lambda batch: [self._likelihood(context, row, hits[row]) for row in batch],
+                key=lambda row: repr((self.length, self.n, row)),
+                write=lambda _, item: item,
+                read=lambda _, value: {name: value[name] for name in ("score", "generation")},
+                partial=context.partial,
+                progress=context.progress,
+            )
+            return [found[row] for row in share]
+
+        measured = [row for row, is_one in zip(encoded, is_measured, strict=True) if is_one]
+        found = iter(spread(measured, likelihoods) if context.is_spread else likelihoods(measured))
+        missing = [{"score": None, "num_tokens": len(row)} for row in encoded]
+        return {
+            f"{self.name}_EL{self.n}": entries.entry(
+                [next(found) if is_one else none for is_one, none in zip(is_measured, missing, strict=True)]
+            ),
+            f"{self.name}_MA": entries.entry(
+                [
+                    {"score": memorization_accuracy(hits[row])} if is_one else none
+                    for row, is_one, none in zip(encoded, is_measured, missing, strict=True)
+                ]
+            ),
+        }
+
+    def _likelihood(self, context: Context, row: Encoded, hits: Sequence[bool]) -> dict[str, Any]:
+        """Return EL of one sequence, and what the model goes on with after its first half."""
+        tokens = [*row.prompt_ids, *row.answer_ids][: self.length]
+        said = self._continuations(context, row, tokens, hits)
+        text = context.lm.tokenizer.decode(said[self.length // 2 - 1], skip_special_tokens=True)
+        return {"score": extraction_likelihood(tokens, said, n=self.n), "generation": text}
 
     def _continuations(
         self, context: Context, row: Encoded, tokens: Sequence[int], hits: Sequence[bool]

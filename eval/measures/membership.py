@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from eval.metrics import entries
 from eval.metrics.gradnorm import gradient_norms, no_gradients
+from eval.partial import resumed
 from eval.processes import spread
 from eval.report.open_unlearning import item_values
 
@@ -88,9 +89,21 @@ def _gradnorm(
     if reason is not None:
         return entries.absent_entry(reason)
 
+    def norm_of(rows: Sequence[Example]) -> list[float | None]:
+        return gradient_norms(context.lm, rows, [str(row.answer) for row in rows], has_end=has_end)
+
     def norms_of(rows: list[Example]) -> list[float | None]:
-        answers = [str(row.answer) for row in rows]
-        return gradient_norms(context.lm, rows, answers, has_end=has_end, progress=context.progress)
+        found = resumed(
+            "gradient norms",
+            [[row] for row in dict.fromkeys(rows)],
+            norm_of,
+            key=lambda row: repr((has_end, context.lm.encode([row], [str(row.answer)]))),
+            write=lambda _, norm: {"norm": norm},
+            read=lambda _, value: value["norm"],
+            partial=context.partial,
+            progress=context.progress,
+        )
+        return [found[row] for row in rows]
 
     every = [*forget, *holdout]
     norms = spread(every, norms_of) if context.is_spread else norms_of(every)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
+from eval.partial import Partial, resumed
 from eval.types import Example, Progress
 
 if TYPE_CHECKING:
     from eval.data.benchmark import Benchmark
+    from eval.data.collate import Encoded
     from eval.models.language_model import Generation, GenerationOptions, LanguageModel
     from eval.models.scoring import TokenScores
 
@@ -113,11 +115,11 @@ class Plan:
         )
 
     def scores(
-        self, lm: LanguageModel, progress: Progress | None = None
+        self, lm: LanguageModel, progress: Progress | None = None, partial: Partial | None = None
     ) -> dict[str, list[list[TokenScores]]]:
-        """Score every (example, answer) pair once."""
+        """Score every (example, answer) pair once; those that ``partial`` holds are not scored again."""
         found = {
-            moments: self._score(lm, pairs, moments, progress)
+            moments: self._score(lm, pairs, moments, progress, partial)
             for moments, pairs in self._pairs.items()
             if pairs.answers
         }
@@ -127,21 +129,41 @@ class Plan:
         }
 
     def _score(
-        self, lm: LanguageModel, pairs: _Pairs, moments: bool, progress: Progress | None
+        self,
+        lm: LanguageModel,
+        pairs: _Pairs,
+        moments: bool,
+        progress: Progress | None,
+        partial: Partial | None,
     ) -> list[TokenScores]:
+        from eval.models.scoring import TokenScores
         from eval.processes import spread
 
-        def score(share: list[tuple[Example, str]]) -> list[TokenScores]:
-            rows, answers = [row for row, _ in share], [answer for _, answer in share]
-            return lm.score(rows, answers, moments=moments, progress=progress)
+        def score(rows: Sequence[Encoded]) -> list[TokenScores]:
+            return lm.score_batch(rows, moments=moments)
 
-        every = list(zip(pairs.examples, pairs.answers, strict=True))
+        def score_share(share: list[Encoded]) -> list[TokenScores]:
+            found = resumed(
+                "scoring",
+                lm.scoring_batches(share),
+                score,
+                key=lambda row: repr((moments, row)),
+                write=lambda row, scores: {"prompt": row.messages[-1].content, **scores.as_json()},
+                read=lambda row, value: TokenScores.from_json(row.answer_ids, value),
+                partial=partial,
+                progress=progress,
+            )
+            return [found[row] for row in share]
+
+        every = lm.encode(pairs.examples, pairs.answers)
         if not self.is_spread:
-            return score(every)
-        return spread(every, score, together=lambda pair: pair[0].conversation)
+            return score_share(every)
+        return spread(every, score_share, together=lambda row: row.prompt_ids)
 
-    def generations(self, lm: LanguageModel, progress: Progress | None = None) -> dict[str, list[Generation]]:
-        """Answer every prompt, those with one length limit in one pass."""
+    def generations(
+        self, lm: LanguageModel, progress: Progress | None = None, partial: Partial | None = None
+    ) -> dict[str, list[Generation]]:
+        """Answer every prompt, those with one length limit in one pass; what ``partial`` holds is not asked again."""
         from eval.models.language_model import GenerationOptions
 
         options = self.options or GenerationOptions()
@@ -149,18 +171,37 @@ class Plan:
         for limit in dict.fromkeys(asked.max_new_tokens for asked in self.asked.values()):
             group = {name: asked for name, asked in self.asked.items() if asked.max_new_tokens == limit}
             rows = [row for asked in group.values() for row in asked.rows]
-            said = iter(self._generate(lm, rows, replace(options, max_new_tokens=limit), progress))
+            said = iter(self._generate(lm, rows, replace(options, max_new_tokens=limit), progress, partial))
             for name, asked in group.items():
                 out[name] = [_cut(next(said), asked.stops) for _ in asked.rows]
         return {name: out[name] for name in self.asked}
 
     def _generate(
-        self, lm: LanguageModel, rows: list[Example], options: GenerationOptions, progress: Progress | None
+        self,
+        lm: LanguageModel,
+        rows: list[Example],
+        options: GenerationOptions,
+        progress: Progress | None,
+        partial: Partial | None,
     ) -> list[Generation]:
+        from eval.data.collate import encode_prompts
+        from eval.models.language_model import Generation
         from eval.processes import spread
 
         def generate(share: list[Example]) -> list[Generation]:
-            return lm.generate(share, options, progress=progress)
+            prompts = [row.conversation for row in share]
+            prompt_ids = encode_prompts(lm.tokenizer, lm.template, prompts)
+            found = resumed(
+                "generating",
+                lm.generation_batches(prompts, options),
+                lambda places: lm.generate([share[i] for i in places], options),
+                key=lambda i: repr((options, prompts[i], prompt_ids[i], options.do_sample and i)),
+                write=lambda i, said: {"prompt": prompts[i][-1].content, **asdict(said)},
+                read=lambda i, value: Generation.from_json(value),
+                partial=partial,
+                progress=progress,
+            )
+            return [found[i] for i in range(len(share))]
 
         if not self.is_spread:
             return generate(rows)
@@ -187,6 +228,8 @@ class Context:
     """Whether the gradient-norm attack is wanted: one backward pass for each forget and holdout row."""
     is_spread: bool = False
     """Whether every process of a launcher does a share of the work."""
+    partial: Partial | None = None
+    """Where what a measure finds out is kept as it goes, for a run that takes over after a kill."""
     progress: Progress | None = None
 
     def inputs(self, rows: Sequence[Example]) -> list[str]:

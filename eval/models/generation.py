@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -67,6 +67,12 @@ class Generation:
     """Whether the model ended by itself rather than at ``max_new_tokens``."""
     masked_steps: int = 0
     """Decoding steps at which a filter took away the model's first choice."""
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Generation:
+        """Read the fields from JSON; others are ignored."""
+        known = {field.name: values[field.name] for field in fields(cls)}
+        return cls(**known | {"token_ids": tuple(values["token_ids"])})
 
 
 def greedy(

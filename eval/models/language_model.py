@@ -13,7 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from eval.artifacts import fingerprint
 from eval.data.collate import Encoded, collate, encode, encode_prompts, pad_left, pad_token_id
+from eval.models.batching import generation_batches, scoring_batches
 from eval.models.forward import answer_logits, evaluating, install_selector, shared_prompt_logits
 from eval.models.generation import Generation, GenerationOptions, greedy
 from eval.models.scoring import TokenScores, token_scores
@@ -21,15 +23,6 @@ from eval.models.templates import Template, resolve_template
 from eval.types import Batch, Example, Kind, Message, Progress, Prompt, conversation
 
 __all__ = ["Generation", "GenerationOptions", "LanguageModel"]
-
-LOGITS_BYTES = 2**25
-"""Answer logits (fp32) of one scoring batch on a CPU (small batches stay in its cache); 64 times as much on a GPU."""
-
-INPUT_TOKENS = 2**15
-"""Prompt tokens of one scoring batch on a CPU, each distinct prompt counted once; 16 times as many on a GPU."""
-
-KEPT_TOGETHER = 8
-"""Answers of one prompt that stay in one batch whatever they cost, so that the prompt is computed once."""
 
 
 class LanguageModel:
@@ -87,6 +80,18 @@ class LanguageModel:
         if self._identity is None:
             self._identity = _identity(self.trainable_base())
         return self._identity
+
+    @property
+    def state_digest(self) -> str | None:
+        """SHA-256 over all that scores and texts depend on beside the rows, computed anew at every call.
+
+        An edit or a filter adds its own part by overriding it; ``None``: it does not say, so that nothing of an
+        interrupted evaluation is used again.
+        """
+        if self.kind not in ("none", "weights"):
+            return None
+        where = (str(next(self.model.parameters()).dtype), self.device.type, self.eos_ids, self.ou_compat)
+        return fingerprint([_identity(self.trainable_base()), *where])
 
     @property
     def trainable_parameters(self) -> int:
@@ -201,19 +206,28 @@ class LanguageModel:
             progress: Told the number of scored answers.
         """
         rows = self.encode(examples, answers)
-        distinct = list(dict.fromkeys(rows))
         scores: dict[Encoded, TokenScores] = {}
-        with evaluating(self.model):
-            for chunk in self._scoring_batches(distinct):
-                batch = self.collate(chunk).to(self.device)
-                logits = self.answer_logits(batch)
-                lengths = [len(row.answer_ids) for row in chunk]
-                scores.update(
-                    zip(chunk, token_scores(logits, batch.targets, lengths, moments=moments), strict=True)
-                )
-                if progress is not None:
-                    progress("scoring", len(scores), len(distinct))
+        batches = self.scoring_batches(rows)
+        for batch in batches:
+            scores.update(zip(batch, self.score_batch(batch, moments=moments), strict=True))
+            if progress is not None:
+                progress("scoring", len(scores), sum(map(len, batches)))
         return [scores[row] for row in rows]
+
+    def scoring_batches(self, rows: Sequence[Encoded]) -> list[list[Encoded]]:
+        """Group encoded rows, each distinct one once, into the batches `score` computes, the costliest first.
+
+        The same rows make the same batches, so that a batch done anew gives the same numbers to the last bit.
+        """
+        return scoring_batches(list(dict.fromkeys(rows)), vocab_size=self.vocab_size, is_gpu=self._is_gpu)
+
+    def score_batch(self, rows: Sequence[Encoded], *, moments: bool = False) -> list[TokenScores]:
+        """Score encoded rows in one forward pass; see `score`."""
+        with evaluating(self.model):
+            batch = self.collate(rows).to(self.device)
+            logits = self.answer_logits(batch)
+            lengths = [len(row.answer_ids) for row in rows]
+            return token_scores(logits, batch.targets, lengths, moments=moments)
 
     def generate(
         self,
@@ -228,17 +242,37 @@ class LanguageModel:
         keys: list[Any] = list(enumerate(conversations) if options.do_sample else conversations)
         distinct: dict[Any, tuple[Message, ...]] = dict(zip(keys, conversations, strict=True))
         encoded = encode_prompts(self.tokenizer, self.template, list(distinct.values()))
-        order = sorted(range(len(encoded)), key=lambda i: len(encoded[i]))
         names = list(distinct)
         answers: dict[Any, Generation] = {}
         with evaluating(self.model):
-            for chunk in self._generation_batches(order, encoded, options):
+            for chunk in self._generation_batches(encoded, options):
                 messages = [distinct[names[i]] for i in chunk]
                 new = self._generate_batch(messages, [encoded[i] for i in chunk], options)
                 answers.update(zip((names[i] for i in chunk), new, strict=True))
                 if progress is not None:
                     progress("generating", len(answers), len(distinct))
         return [answers[key] for key in keys]
+
+    def generation_batches(self, prompts: Sequence[Prompt], options: GenerationOptions) -> list[list[int]]:
+        """Group prompts, equal ones together, into the batches `generate` answers; return their places."""
+        places: dict[tuple[Message, ...], list[int]] = {}
+        for i, prompt in enumerate(prompts):
+            places.setdefault(conversation(prompt), []).append(i)
+        encoded = encode_prompts(self.tokenizer, self.template, list(places))
+        equal = list(places.values())
+        return [
+            sorted(i for group in batch for i in equal[group])
+            for batch in self._generation_batches(encoded, options)
+        ]
+
+    def _generation_batches(
+        self, prompts: Sequence[Sequence[int]], options: GenerationOptions
+    ) -> list[list[int]]:
+        return generation_batches([len(ids) for ids in prompts], options, is_gpu=self._is_gpu)
+
+    @property
+    def _is_gpu(self) -> bool:
+        return self.device.type == "cuda"
 
     def continue_tokens(
         self, messages: tuple[Message, ...], prefixes: Sequence[Sequence[int]], lengths: Sequence[int]
@@ -251,10 +285,9 @@ class LanguageModel:
             lengths: New tokens of each at most.
         """
         out: list[list[int]] = [[] for _ in prefixes]
-        order = sorted(range(len(prefixes)), key=lambda i: len(prefixes[i]))
         options = GenerationOptions(max_new_tokens=max(lengths, default=1))
         with evaluating(self.model):
-            for chunk in self._generation_batches(order, prefixes, options):
+            for chunk in self._generation_batches(prefixes, options):
                 longest = GenerationOptions(max_new_tokens=max(lengths[i] for i in chunk))
                 said = self._generate_batch([messages] * len(chunk), [prefixes[i] for i in chunk], longest)
                 for i, generation in zip(chunk, said, strict=True):
@@ -317,55 +350,6 @@ class LanguageModel:
             end = next((i for i, token in enumerate(ids) if token in self.eos_ids), len(ids))
             rows.append(ids[:end])
         return rows
-
-    def _scoring_batches(self, rows: Sequence[Encoded]) -> Iterator[list[Encoded]]:
-        """Yield rows of like answer length, those of one prompt together, within the memory for logits and inputs."""
-        is_gpu = self.device.type == "cuda"
-        budget = LOGITS_BYTES * (64 if is_gpu else 1) // (4 * self.vocab_size)
-        limit = INPUT_TOKENS * (16 if is_gpu else 1)
-        groups: dict[tuple[int, ...], list[Encoded]] = {}
-        for row in rows:
-            groups.setdefault(row.prompt_ids, []).append(row)
-
-        def cost(members: list[Encoded]) -> int:
-            return max(len(row.answer_ids) for row in members)
-
-        pieces = [piece for members in groups.values() for piece in _pieces(members, budget)]
-        chunk: list[Encoded] = []
-        prompts = 0
-        for members in sorted(pieces, key=lambda g: (cost(g), len(g[0].prompt_ids))):
-            width = max(len(row.prompt_ids) for row in (*chunk, *members))
-            is_full = (len(chunk) + len(members)) * cost(members) > budget
-            if chunk and (is_full or (prompts + 1) * width > limit):
-                yield chunk
-                chunk, prompts = [], 0
-            chunk.extend(members)
-            prompts += 1
-        if chunk:
-            yield chunk
-
-    def _generation_batches(
-        self, order: Sequence[int], encoded: Sequence[Sequence[int]], options: GenerationOptions
-    ) -> Iterator[list[int]]:
-        limit = options.max_batch_tokens or (2**17 if self.device.type == "cuda" else 2**15)
-        chunk: list[int] = []
-        for i in order:
-            width = len(encoded[i]) + options.max_new_tokens
-            if chunk and (len(chunk) + 1) * width * options.num_beams > limit:
-                yield chunk
-                chunk = []
-            chunk.append(i)
-        if chunk:
-            yield chunk
-
-
-def _pieces(members: list[Encoded], budget: int) -> list[list[Encoded]]:
-    """Split the answers of one prompt where they are too many: whole documents, which share a single first token."""
-    members = sorted(members, key=lambda row: len(row.answer_ids))
-    longest = len(members[-1].answer_ids)
-    together = 1 if len(members[0].prompt_ids) == 1 else KEPT_TOGETHER
-    size = max(together, budget // longest)
-    return [members[i : i + size] for i in range(0, len(members), size)]
 
 
 def _identity(model: Any) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import exp
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +30,22 @@ class TokenScores:
     """Mean log-probability under the model's own next-token distribution, nats, shape ``(n,)``."""
     variances: npt.NDArray[np.float32] | None = None
     """Variance of the log-probability under that distribution, shape ``(n,)``."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the values without the token ids; `from_json` gives them back bit for bit."""
+        values = {"logps": self.logps.tolist(), "hits": self.hits.astype(int).tolist()}
+        if self.means is not None and self.variances is not None:
+            values |= {"means": self.means.tolist(), "variances": self.variances.tolist()}
+        return values
+
+    @classmethod
+    def from_json(cls, token_ids: Sequence[int], values: Mapping[str, Any]) -> TokenScores:
+        """Read what `as_json` wrote."""
+        moments = (
+            np.array(values[name], np.float32) if name in values else None for name in ("means", "variances")
+        )
+        logps, hits = np.array(values["logps"], np.float32), np.array(values["hits"], np.bool_)
+        return cls(np.array(token_ids, np.int64), logps, hits, *moments)
 
     @property
     def num_tokens(self) -> int:

@@ -169,6 +169,17 @@ def test_identity_follows_the_weights(tiny_lm):
     assert LanguageModel(tiny_lm.model, tiny_lm.tokenizer).identity != before
 
 
+def test_the_state_digest_is_never_stale(tiny_lm):
+    before = tiny_lm.state_digest
+    assert LanguageModel(tiny_lm.model, tiny_lm.tokenizer, name="other").state_digest == before
+    assert LanguageModel(tiny_lm.model, tiny_lm.tokenizer, ou_compat=True).state_digest != before
+    assert tiny_lm.identity
+    with torch.no_grad():
+        tiny_lm.model.model.layers[1].mlp.down_proj.weight.add_(1e-3)
+    assert tiny_lm.state_digest != before
+    assert LanguageModel(tiny_lm.model, tiny_lm.tokenizer, kind="edit").state_digest is None
+
+
 def test_training_mode_comes_back(tiny_lm, examples):
     tiny_lm.model.train()
     tiny_lm.score(examples[:1], [examples[0].answer])

@@ -134,6 +134,22 @@ def test_a_stack_of_one_is_that_edit_and_an_empty_one_the_base(make_lm, loud, ex
     ]
 
 
+def test_the_state_digest_follows_every_edit(make_lm, loud):
+    lm = make_lm()
+    edited = loud(lm, layers=(0, 1))
+    digest = edited.state_digest
+    assert digest not in (None, lm.state_digest, loud(lm, layers=(0, 2)).state_digest)
+    assert loud(make_lm(), layers=(0, 1)).state_digest == digest
+    stack = EditStack(lm)
+    empty = stack.state_digest
+    stack.add("one", edited)
+    one = stack.state_digest
+    assert len({empty, one, digest}) == 3
+    next(edited.edits.parameters()).data.add_(1e-3)
+    assert edited.state_digest != digest
+    assert stack.state_digest != one
+
+
 def test_sequential_edits_read_what_earlier_ones_left(make_lm, loud, examples):
     """Equal to edits put on each other by hand, whichever way each was trained."""
     lm = make_lm()

@@ -6,6 +6,7 @@ import torch
 
 from eval.errors import ConfigError
 from eval.models import GenerationOptions, LanguageModel
+from guard.core import Guard
 from guard.method import METHODS
 from guard.model import PENALTY, GuardedModel
 from guard.normalise import plain
@@ -144,6 +145,19 @@ def test_methods_unlearn_and_load(name, tiny_lm, forget, retain, tmp_path):
     assert loaded.generate(prompts, SHORT) == guarded.generate(prompts, SHORT)
     assert (guarded.generate(prompts, SHORT)[0].text == "I was never told.") == (name == "guard-refuse")
     assert dataclasses.asdict(loaded.guard.classifier) == dataclasses.asdict(guarded.guard.classifier)
+
+
+def test_the_state_digest_follows_all_the_guard_decides_by(tiny_lm, guard_, forget, retain, quick):
+    def digest(guard, policy="restrict"):
+        return GuardedModel(tiny_lm, guard, policy=policy).state_digest
+
+    assert digest(guard_) == digest(Guard.build(forget=forget, retain=retain, settings=quick))
+    others = {
+        digest(guard_, "refuse"),
+        digest(Guard.build(forget=forget[1:], retain=retain, settings=quick)),
+        digest(Guard.build(forget=forget, retain=retain[1:], settings=quick)),
+    }
+    assert len({*others, digest(guard_), tiny_lm.state_digest}) == 5
 
 
 def test_an_unknown_setting_is_refused():

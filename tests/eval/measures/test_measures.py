@@ -75,7 +75,7 @@ def test_a_documents_scores_equal_those_of_the_plain_model(tiny_lm: LanguageMode
 def test_documents_and_long_prompts_do_not_meet_in_one_huge_batch(
     tiny_lm: LanguageModel, monkeypatch: Any
 ) -> None:
-    from eval.models import language_model
+    from eval.models import batching
 
     sizes: list[tuple[int, int, int]] = []
     real = tiny_lm.collate
@@ -87,8 +87,8 @@ def test_documents_and_long_prompts_do_not_meet_in_one_huge_batch(
         return real(rows)
 
     tiny_lm.collate = collate  # type: ignore[method-assign]
-    monkeypatch.setattr(language_model, "LOGITS_BYTES", 4 * tiny_lm.vocab_size * 60)
-    monkeypatch.setattr(language_model, "INPUT_TOKENS", 90)
+    monkeypatch.setattr(batching, "LOGITS_BYTES", 4 * tiny_lm.vocab_size * 60)
+    monkeypatch.setattr(batching, "INPUT_TOKENS", 90)
     rows = [
         document(str(i), f"Person {i % 4} was born in Rome, says {'a b c d '[: 2 * (i % 4)]}.")
         for i in range(9)
@@ -285,7 +285,7 @@ def test_lume_scores_by_hand(tiny_lm: LanguageModel, tmp_path: Any) -> None:
 
 def test_a_retain_log_of_another_benchmark_is_refused_before_the_model_runs(tiny_lm: LanguageModel) -> None:
     benchmark = load_benchmark("muse:mini")
-    tiny_lm.score = None  # type: ignore[method-assign, assignment]
+    tiny_lm.score_batch = None  # type: ignore[method-assign, assignment]
     entry = {"value_by_index": {"0": {"rougeL_recall": 1.0, "ground_truth": "x", "generation": "x"}}}
     with pytest.raises(DataError, match="holds none of what muse:mini asks"):
         evaluate(tiny_lm, benchmark, reference={"forget_Q_A_ROUGE": entry})

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from eval.data import Benchmark
+from eval.data.collate import Encoded
 from eval.errors import DataError
 from eval.metrics import recompute
 from eval.metrics.memorization import extraction_strength
@@ -48,14 +49,14 @@ class Recording(LanguageModel):
 
     def __init__(self, lm: LanguageModel) -> None:
         super().__init__(lm.model, lm.tokenizer, template=lm.template)
-        self.scored: list[tuple[str, str]] = []
+        self.scored: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
         self.generated: list[str] = []
         self.calls: list[str] = []
 
-    def score(self, examples: Sequence[Example], answers: Sequence[str], **options: Any) -> list[TokenScores]:
+    def score_batch(self, rows: Sequence[Encoded], *, moments: bool = False) -> list[TokenScores]:
         self.calls.append("score")
-        self.scored += [(row.id, answer) for row, answer in zip(examples, answers, strict=True)]
-        return super().score(examples, answers, **options)
+        self.scored += [(row.prompt_ids, row.answer_ids) for row in rows]
+        return super().score_batch(rows, moments=moments)
 
     def generate(self, prompts: Sequence[Any], *rest: Any, **options: Any) -> list[Any]:
         self.calls.append("generate")
@@ -162,7 +163,7 @@ def test_likelihoods_of_a_filter_are_not_comparable(
 def test_a_broken_model_gives_null_not_a_crash(
     tiny_lm: LanguageModel, benchmark: Benchmark, tmp_path: Path
 ) -> None:
-    real = tiny_lm.score
+    real = tiny_lm.score_batch
 
     def broken(*arguments: Any, **options: Any) -> list[TokenScores]:
         return [
@@ -170,7 +171,7 @@ def test_a_broken_model_gives_null_not_a_crash(
             for s in real(*arguments, **options)
         ]
 
-    tiny_lm.score = broken  # type: ignore[method-assign]
+    tiny_lm.score_batch = broken  # type: ignore[method-assign]
     results = evaluate(tiny_lm, benchmark, options=SHORT, output_dir=tmp_path).results
     assert results["forget_Q_A_Prob"].value is None
     assert results["model_utility"].value is None

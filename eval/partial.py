@@ -1,0 +1,169 @@
+"""What an unfinished evaluation has found so far: one JSON line an example, on disk as soon as it is known.
+
+The lines stand beside the final log, in ``partial.jsonl`` (of process N of a launcher: ``partial-N.jsonl``), and
+go once that log is written. An evaluation that is started again after it was killed reads them and does the rest.
+
+Its numbers are those of an uninterrupted one to the last bit: a row's last bits depend on the rows computed in one
+batch with it, so the batches are the same in both, and one of which a line is missing is computed anew as a whole.
+With another number of processes or threads the batches or their sums differ; what was kept then differs from what
+would have been computed by rounding alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+__all__ = ["Partial", "resumed"]
+
+T = TypeVar("T", bound=Hashable)
+R = TypeVar("R")
+
+VERSION = 1
+SYNC_SECONDS = 5.0
+"""Between two forced writes to the disk: a killed process loses nothing it wrote, a power cut at most so much."""
+
+
+class Partial:
+    """The lines of one evaluation; a context manager that leaves them there for the next run if it fails.
+
+    Args:
+        directory: Where the final log will stand.
+        key: Fingerprint of everything the numbers depend on; lines of another key are not used.
+        rank: Number of this process; each writes a file of its own and reads all.
+    """
+
+    def __init__(self, directory: Path, key: str, *, rank: int = 0) -> None:
+        self.directory, self.key = directory, key
+        self.path = directory / (f"partial-{rank}.jsonl" if rank else "partial.jsonl")
+        self._known: dict[str, dict[str, Any]] = {}
+        self._synced = time.monotonic()
+
+    def __enter__(self) -> Self:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        for path in self._files():
+            lines, size = _read(path, self.key)
+            self._known |= {line["row"]: line for line in lines}
+            if path == self.path and size < path.stat().st_size:
+                os.truncate(path, size)
+        self._file = self.path.open("a", encoding="utf-8")
+        if self._file.tell() == 0:
+            self._write([{"version": VERSION, "key": self.key}])
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self._file.closed:
+            self._sync()
+            self._file.close()
+
+    def get(self, row: str) -> Mapping[str, Any] | None:
+        """Return what is known of a row (`row_key`)."""
+        return self._known.get(row)
+
+    def put(self, values: Mapping[str, Mapping[str, Any]]) -> None:
+        """Keep what was found out about the rows of one batch."""
+        lines = [{"row": row, **value} for row, value in values.items()]
+        self._known |= {line["row"]: line for line in lines}
+        self._write(lines)
+
+    def discard(self) -> None:
+        """Take the files of all processes away: the final log is written."""
+        self._file.close()
+        for path in self._files():
+            path.unlink(missing_ok=True)
+
+    def _files(self) -> list[Path]:
+        return sorted(self.directory.glob("partial*.jsonl"))
+
+    def _write(self, lines: Sequence[Mapping[str, Any]]) -> None:
+        # Python's JSON: the NaN of a broken model stands as it is and is read again.
+        self._file.write("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+        self._file.flush()
+        if time.monotonic() - self._synced > SYNC_SECONDS:
+            self._sync()
+
+    def _sync(self) -> None:
+        os.fsync(self._file.fileno())
+        self._synced = time.monotonic()
+
+
+def resumed(
+    what: str,
+    batches: Sequence[Sequence[T]],
+    work: Callable[[Sequence[T]], Sequence[R]],
+    *,
+    key: Callable[[T], str],
+    write: Callable[[T, R], dict[str, Any]],
+    read: Callable[[T, Mapping[str, Any]], R],
+    partial: Partial | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> dict[T, R]:
+    """Do the batches of which something is missing, keep each as it is finished, and return all results.
+
+    Args:
+        what: Shown as progress. The rows that are to be done count, not those done before, so that the remaining
+            time is that of the work that remains.
+        batches: Rows that are computed together.
+        work: Computes one batch.
+        key: Names a row by its content.
+        write: Turns a row and its result into JSON.
+        read: Turns a row and its JSON into the result again, bit for bit.
+        partial: Where results are kept; ``None``: nowhere.
+        progress: Told the number of rows done.
+    """
+    found: dict[T, R] = {}
+    missing: list[Sequence[T]] = []
+    names: dict[T, str] = {}
+    for batch in batches:
+        if partial is None:
+            missing.append(batch)
+            continue
+        names |= {row: _digest(f"{what} {key(row)}") for row in batch}
+        kept = {row: value for row in batch if (value := partial.get(names[row])) is not None}
+        if len(kept) == len(batch):
+            found |= {row: read(row, value) for row, value in kept.items()}
+        else:
+            missing.append(batch)
+    done, total = 0, sum(map(len, missing))
+    label = f"{what}, {len(found)} kept" if found else what
+    for batch in missing:
+        results = dict(zip(batch, work(batch), strict=True))
+        if partial is not None:
+            partial.put({names[row]: {"what": what, **write(row, result)} for row, result in results.items()})
+        found |= results
+        done += len(batch)
+        if progress is not None:
+            progress(label, done, total)
+    return found
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def _read(path: Path, key: str) -> tuple[list[dict[str, Any]], int]:
+    """Return the lines of one file up to the first that is torn, and the bytes they take; none of another key."""
+    lines: list[dict[str, Any]] = []
+    size = 0
+    for raw in path.read_bytes().splitlines(keepends=True):
+        try:
+            line = json.loads(raw) if raw.endswith(b"\n") else None
+        except ValueError:
+            line = None
+        if not isinstance(line, dict):
+            break
+        if size == 0:
+            if (line.get("version"), line.get("key")) != (VERSION, key):
+                break
+        elif isinstance(line.get("row"), str):
+            lines.append(line)
+        size += len(raw)
+    return lines, size
