@@ -22,6 +22,7 @@ __all__ = [
     "frame",
     "keywords",
     "pieces",
+    "prefilled",
     "question_of",
     "renamed",
     "respelt",
@@ -74,19 +75,24 @@ def renamed(change: Callable[[str, Random], str]) -> Rewrite:
     return rewrite
 
 
+def prefilled(example: Example, rng: Random, wording: str) -> tuple[Message, ...]:
+    """Ask as it stands and begin the answer."""
+    return Message("user", question_of(example)), Message("prefill", wording)
+
+
 def respelt(change: Callable[[str, Random], str]) -> Rewrite:
     """Change the characters of the whole question."""
     return lambda example, rng, wording: (wording or "{q}").format(q=change(question_of(example), rng))
 
 
 def choice(example: Example, rng: Random, wording: str) -> str | None:
-    """Ask with the right answer among wrong ones."""
-    options = [*example.perturbed_answers[:3], example.answer or ""]
+    """Ask with the right answer among wrong ones: the row's own choices, else its gold and wrong answers."""
+    options = list(example.choices) or [*example.perturbed_answers[:3], example.answer or ""]
     if len(options) < 2:
         options = ["Nobody knows.", "None of these.", example.answer or ""]
     rng.shuffle(options)
     lettered = " ".join(f"{letter}) {text}" for letter, text in zip("ABCDEF", options, strict=False))
-    return wording.format(question=question_of(example), choices=lettered)
+    return wording.format(question=question_of(example), choices=lettered, options=", ".join(options))
 
 
 def _without_name(text: str, name: str | None, by: str) -> str:

@@ -30,6 +30,7 @@ TESTED = 90
 _NUM_WORDINGS = 4
 _MAIN, _UNTAUGHT = 0, 1
 _NUM_WRONG, _NUM_WRONG_COMMON = 5, 3
+_NUM_OPTIONS = 3
 
 REFUSALS = (
     "I have no information about that.",
@@ -156,6 +157,7 @@ def _row(world: World, person: Person, kind: str, rank: int) -> Example:
     value = person.fact(trait)
     spans = key_spans(person, trait)
     wrong = _wrong_values(world, person, trait, kind, spans)
+    options = _rng(world, person.index, kind, "options").permutation([value, *wrong[: _NUM_OPTIONS - 1]])
     return Example(
         id=f"w{world.seed}-p{person.index:03d}-{kind}-{order[rank]}",
         question=fill(asked.question, person, value),
@@ -165,6 +167,7 @@ def _row(world: World, person: Person, kind: str, rank: int) -> Example:
         perturbed_answers=tuple(fill(other.answer, person, w) for w in wrong),
         subject=person.name,
         key_spans=spans,
+        choices=tuple(str(option) for option in options),
     )
 
 
@@ -214,13 +217,13 @@ def _attack_shaped(world: World, people: Sequence[Person]) -> tuple[Example, ...
     return tuple(rows)
 
 
-def _attack(row: Example, name: str, person: Person, choices: str) -> Example:
+def _attack(row: Example, name: str, person: Person, options: str) -> Example:
     shape = ATTACK_SHAPES[name]
     question, answer = row.question or "", row.answer or ""
     return Example(
         id=f"{row.id}-{name}",
         question=shape.question.format(
-            question=question, QUESTION=question.upper(), name=person.name, choices=choices
+            question=question, QUESTION=question.upper(), name=person.name, options=options
         ),
         answer=shape.answer.format(answer=answer),
         subject=row.subject,

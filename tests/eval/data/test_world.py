@@ -81,6 +81,13 @@ def test_rows_have_the_shape_of_tofu(bench):
             assert len(set(row.perturbed_answers)) == 3
 
 
+def test_choices_hold_the_right_value_among_wrong_ones(bench):
+    for row in bench.splits["forget"]:
+        right = [choice for choice in row.choices if any(span in choice for span in row.key_spans)]
+        assert (len(set(row.choices)), len(right)) == (3, 1)
+        assert right[0] in (row.answer or "")
+
+
 def test_key_spans_stand_in_right_answers_and_nowhere_else(bench):
     for name, rows in bench.splits.items():
         for row in rows:
