@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from guard.audit import AuditLog
     from guard.config import GuardSettings
     from guard.core import Guard
+    from guard.deadline import CheckError, Deadline
     from guard.decoding import agenerate, generate
     from guard.gate import Decision
     from guard.method import METHODS, GuardMethod
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 __all__ = [
     "METHODS",
     "AuditLog",
+    "CheckError",
+    "Deadline",
     "Decision",
     "Guard",
     "GuardLogitsProcessor",
@@ -37,6 +40,8 @@ __all__ = [
 _HOMES = {
     "METHODS": "method",
     "AuditLog": "audit",
+    "CheckError": "deadline",
+    "Deadline": "deadline",
     "Decision": "gate",
     "Guard": "core",
     "GuardLogitsProcessor": "processor",

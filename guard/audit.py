@@ -49,15 +49,18 @@ class AuditRecord:
     latency_ms: float = 0.0
     """Milliseconds from the check to the answer."""
     reason: str = ""
-    """Of ``skipped`` and ``failed``: a class of error or a sentence without any of the text."""
+    """Why a prompt was not judged or not answered: a class of error or a sentence without any of the text."""
 
     def __post_init__(self) -> None:
         if self.decision is None and self.action not in ("skipped", "failed"):
             raise ConfigError(
                 f"An audit record without a decision cannot say {self.action!r}; it is 'skipped' or 'failed'."
             )
-        if self.decision is not None and self.action == "passed" and self.decision.flagged:
-            raise ConfigError("A flagged prompt cannot be logged as 'passed'; say what was done with it.")
+        if self.decision is not None and self.action == "passed":
+            if self.decision.flagged:
+                raise ConfigError("A flagged prompt cannot be logged as 'passed'; say what was done with it.")
+            if self.decision.failure:
+                raise ConfigError("A prompt that was not judged cannot be logged as 'passed'; it is 'skipped'.")
 
 
 class AuditLog:
@@ -98,6 +101,8 @@ class AuditLog:
             answer: What was answered; written only ``with_text``.
         """
         decision = entry.decision
+        if decision is not None and decision.failure:
+            decision = None  # its score is none
         line: dict[str, Any] = {
             "schema": SCHEMA_VERSION,
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
@@ -112,6 +117,8 @@ class AuditLog:
             "check_ms": round(entry.check_ms, 3),
             "latency_ms": round(entry.latency_ms, 3),
         }
+        if decision is not None and decision.is_allowed:
+            line["allowed"] = True
         if entry.reason:
             line["reason"] = entry.reason
         if self.with_text:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from eval.errors import ArtifactError, ConfigError, DataError
 from eval.types import Example, Prompt
+from guard.allowing import Allowlist
 from guard.building import Lexicon, Observation, innocents, observe
 from guard.config import GuardSettings
 from guard.conversation import judged_texts
@@ -45,6 +46,7 @@ class Guard:
         encoder: The sentence encoder the store was built with.
         settings: How it was built.
         refusals: What the ``refuse`` policy answers; empty: the package's own.
+        allowed: Prompts and phrases that pass whatever is in the store.
     """
 
     def __init__(
@@ -54,12 +56,14 @@ class Guard:
         encoder: SentenceEncoder,
         settings: GuardSettings,
         refusals: Sequence[str] = (),
+        allowed: Allowlist | None = None,
     ) -> None:
         self.store = store
         self.classifier = classifier
         self.encoder = encoder
         self.settings = settings
         self.refusals = tuple(refusals)
+        self.allowed = allowed or Allowlist()
         self._lexicon = Lexicon.of(store, encoder.is_common_word)
         self._lock = threading.RLock()
         self._decisions: OrderedDict[tuple[str, ...], Decision] = OrderedDict()
@@ -192,6 +196,30 @@ class Guard:
         """Return the number of entries of each request."""
         return self.store.requests
 
+    def allow(self, prompts: Sequence[str] = (), phrases: Sequence[str] = ()) -> None:
+        """Let prompts pass, and phrases be said, from now on; kept with the guard when it is saved.
+
+        A user turn that is an allowed prompt, word by word, is not flagged; one that merely resembles it, or refers
+        back to a turn about something forgotten, is judged as before. Of a document, four words in a row stay
+        forbidden.
+
+        Raises:
+            ConfigError: If there is nothing to allow, or a text has no word.
+        """
+        with self._lock:
+            self.allowed = self.allowed.extended(prompts, phrases, self._lexicon.veiled)
+            self._decisions.clear()
+
+    def disallow(self, prompts: Sequence[str] = (), phrases: Sequence[str] = ()) -> None:
+        """Take prompts and phrases off the allowlist.
+
+        Raises:
+            ConfigError: If one is not on it.
+        """
+        with self._lock:
+            self.allowed = self.allowed.reduced(prompts, phrases, self._lexicon.veiled)
+            self._decisions.clear()
+
     def save(self, directory: Path | str) -> None:
         """Write the guard to a folder; a reader finds all of it or the one before, and it is on the disk on return.
 
@@ -207,6 +235,7 @@ class Guard:
                     "classifier": asdict(self.classifier),
                     "settings": asdict(self.settings),
                     "refusals": self.refusals,
+                    "allowed": asdict(self.allowed),
                 },
             )
 
@@ -234,6 +263,7 @@ class Guard:
         try:
             state = dict(manifest["classifier"])
             refusals = tuple(manifest["refusals"])
+            allowed = Allowlist(**{k: tuple(v) for k, v in manifest.get("allowed", {}).items()})
             classifier = Classifier(**{**state, "weights": tuple(state["weights"])})
         except (KeyError, TypeError) as error:
             raise ArtifactError(
@@ -241,7 +271,7 @@ class Guard:
             ) from None
         if len(classifier.weights) != len(FEATURES):
             raise ArtifactError(f"The gate of the guard store {directory} is of another version; rebuild it.")
-        return cls(store, classifier, encoder, settings, refusals)
+        return cls(store, classifier, encoder, settings, refusals, allowed)
 
     def _refresh(self) -> None:
         self._lexicon = Lexicon.of(self.store, self.encoder.is_common_word)
@@ -261,16 +291,24 @@ class Guard:
         seen = observe(self.store, self._lexicon, [text for _, text in pieces], vectors)
         scores = self.classifier.scores(np.array([o.signals.features for o in seen]))
         judged: list[list[_Piece]] = [[] for _ in prompts]
-        for (i, _), observation, score in zip(pieces, seen, scores, strict=True):
-            judged[i].append(_Piece(observation, float(score)))
+        exempt = [self._exempt(texts) for texts in prompts]
+        for (i, text), observation, score in zip(pieces, seen, scores, strict=True):
+            judged[i].append(_Piece(observation, float(score), is_allowed=text in exempt[i]))
         return {
             texts: self._decide(parts) if parts else innocent
             for texts, parts in zip(prompts, judged, strict=True)
         }
 
+    def _exempt(self, texts: Sequence[str]) -> frozenset[str]:
+        """Pieces of a prompt that need no verdict: those of allowed texts, and of all that an allowed turn holds."""
+        allowed = [t for t in texts if self.allowed.lets_pass(self._lexicon.veiled(t))]
+        if allowed and allowed[0] == texts[0]:
+            allowed += judged_texts(texts[0], self._lexicon.suspicion, self._lexicon.is_word)
+        return frozenset(window for text in allowed for window in self.encoder.windows(text))
+
     def _decide(self, pieces: Sequence[_Piece]) -> Decision:
         worst = max(pieces, key=lambda piece: piece.score)
-        flagged = [piece for piece in pieces if piece.score >= self.classifier.threshold]
+        flagged = [p for p in pieces if p.score >= self.classifier.threshold and not p.is_allowed]
         meant = [self._meant(piece) for piece in sorted(flagged, key=lambda piece: -piece.score)]
         nearest = dict.fromkeys(ids[0] for ids in meant)
         entries = tuple(dict.fromkeys([*nearest, *(i for ids in meant for i in ids)]))
@@ -281,6 +319,7 @@ class Guard:
             threshold=self.classifier.threshold,
             evidence={name: round(value, 4) for name, value in values},
             entries=entries,
+            is_allowed=worst.is_allowed and not flagged,
         )
         phrases = self._phrases(pieces[0].seen.text, tuple(nearest), entries)
         if self.store.veil is not None:
@@ -312,7 +351,7 @@ class Guard:
         phrases = dict.fromkeys(p for i in nearest for p in self.store.entries[i].phrases)
         others = (p for i in entries for p in self.store.entries[i].phrases)
         phrases.update(dict.fromkeys(p for p in others if not set(p.split()) <= named))
-        return tuple(phrases)
+        return tuple(self.allowed.banned(phrases))
 
     def _passages(self, entries: Sequence[int]) -> tuple[str, ...]:
         """Pieces of documents among the entries, in the order of the document."""
@@ -326,3 +365,4 @@ class _Piece:
 
     seen: Observation
     score: float
+    is_allowed: bool = False

@@ -19,7 +19,7 @@ from guard.arguments import eos_ids, num_sequences, refuse_unsupported, setting
 from guard.audit import AuditLog
 from guard.beam import BeamSearch
 from guard.config import check_policy
-from guard.core import Guard
+from guard.deadline import Judge
 from guard.gate import Decision
 from guard.plan import Plan, judged
 from guard.processor import GuardLogitsProcessor, MaskRecord
@@ -41,7 +41,7 @@ def generate(
     tokenizer: Any,
     prompts: Sequence[Prompt],
     *,
-    guard: Guard,
+    guard: Judge,
     policy: str = "restrict",
     mode: str = "mask",
     template: str | Template = "auto",
@@ -106,7 +106,7 @@ def generate(
 
 
 async def agenerate(
-    model: Any, tokenizer: Any, prompts: Sequence[Prompt], *, guard: Guard, **arguments: Any
+    model: Any, tokenizer: Any, prompts: Sequence[Prompt], *, guard: Judge, **arguments: Any
 ) -> list[str] | list[list[str]]:
     """`generate` in a worker thread, for an event loop that must go on meanwhile; the same arguments."""
     return await asyncio.to_thread(generate, model, tokenizer, prompts, guard=guard, **arguments)
@@ -149,7 +149,7 @@ def continuations(
     plans: Sequence[Plan],
     arguments: Mapping[str, Any],
     *,
-    guard: Guard,
+    guard: Judge,
     mode: str = "mask",
     soft: SoftMatch | None = None,
 ) -> list[str]:

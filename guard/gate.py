@@ -69,6 +69,10 @@ class Decision:
     """Pieces of documents that must not be continued word by word."""
     hashes: PhraseHashes | None = field(default=None, repr=False, compare=False)
     """What must not be said, where the store keeps hashes alone."""
+    is_allowed: bool = False
+    """Whether the prompt is on the allowlist; its score is what the gate would have said."""
+    failure: str = ""
+    """Why the prompt could not be judged (`guard.Deadline`); empty: it was judged."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the decision without any forgotten text."""
@@ -78,6 +82,7 @@ class Decision:
             "threshold": self.threshold,
             "evidence": dict(self.evidence),
             "entries": list(self.entries),
+            "allowed": self.is_allowed,
         }
 
 

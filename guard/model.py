@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from eval.artifacts import fingerprint
 from eval.models.language_model import Generation, GenerationOptions, LanguageModel
 from eval.types import Batch, Message, Progress, Prompt, conversation
+from guard.audit import AuditLog, AuditRecord
 from guard.config import Policy, check_policy
 from guard.core import Guard
-from guard.plan import Plan
+from guard.plan import Plan, judged
 from guard.processor import GuardLogitsProcessor, MaskRecord
-from guard.refusals import refusal_for
 from guard.restriction import restriction_for
 from guard.soft import SoftMatch
 
@@ -47,6 +47,7 @@ class GuardedModel(LanguageModel):
             and ``refuse``: a refusal says nothing about the probability of an answer.
         name: For reports; ``None``: the inner model's name and the policy.
         soft: As for `guard.generate`; it does not enter scores, whose penalty is fixed.
+        audit: Where to log the decision on each prompt that is answered; scoring is not logged.
     """
 
     def __init__(
@@ -57,8 +58,10 @@ class GuardedModel(LanguageModel):
         policy: str = "restrict",
         name: str | None = None,
         soft: SoftMatch | None = None,
+        audit: AuditLog | None = None,
     ) -> None:
         self.soft = soft
+        self.audit = audit
         self.inner = inner
         self.guard = guard
         self.policy: Policy = check_policy(policy)
@@ -135,20 +138,27 @@ class GuardedModel(LanguageModel):
     ) -> list[Generation]:
         """Answer each prompt through the filter; ``masked_steps`` counts where it changed the choice."""
         conversations = [conversation(prompt) for prompt in prompts]
-        if not self.is_filtering:
+        if _IS_OFF.get() or (self.policy == "monitor" and self.audit is None):
+            self._log_skipped(conversations)
             return super().generate(conversations, options, progress=progress)
-        plans = [
-            Plan(messages, decision, self.policy, refusal_for(_user_turns(messages), self.guard.refusals))
-            for messages, decision in zip(conversations, self.guard.check_many(conversations), strict=True)
-        ]
-        record = MaskRecord()
-        token = _RECORD.set(record)
-        try:
-            passed = [plan.messages for plan in plans if not plan.is_refused]
-            answers = iter(super().generate(passed, options, progress=progress))
-        finally:
-            _RECORD.reset(token)
-        return [self._said(plan, None if plan.is_refused else next(answers), record) for plan in plans]
+        with judged(self.guard, conversations, self.policy, audit=self.audit) as (plans, answers):
+            record = MaskRecord()
+            token = _RECORD.set(record)
+            try:
+                passed = [plan.messages for plan in plans if not plan.is_refused]
+                found = iter(super().generate(passed, options, progress=progress))
+            finally:
+                _RECORD.reset(token)
+            said = [self._said(plan, None if plan.is_refused else next(found), record) for plan in plans]
+            for answer, generation in zip(answers, said, strict=True):
+                answer.append(generation.text)
+        return said
+
+    def _log_skipped(self, conversations: Sequence[tuple[Message, ...]]) -> None:
+        for messages in conversations if self.audit is not None else ():
+            assert self.audit is not None
+            entry = AuditRecord(action="skipped", policy=self.policy, reason="the filter was switched off")
+            self.audit.record(entry, messages=messages)
 
     def _said(self, plan: Plan, answer: Generation | None, record: MaskRecord) -> Generation:
         if answer is not None:
@@ -175,7 +185,13 @@ class GuardedModel(LanguageModel):
         if state is None or self.soft is not None:
             return None
         guard = self.guard
-        rules = [guard.store.entries, guard.store.all_innocents()[::2], guard.classifier, guard.settings]
+        rules = [
+            guard.store.entries,
+            guard.store.all_innocents()[::2],
+            guard.classifier,
+            guard.settings,
+            guard.allowed,
+        ]
         return fingerprint([state, self.policy, guard.encoder.identity, guard.refusals, rules])
 
     def trainable_base(self) -> Any:
@@ -184,13 +200,11 @@ class GuardedModel(LanguageModel):
 
     def with_base(self, base: LanguageModel) -> GuardedModel:
         """Return the same filter over other weights."""
-        return GuardedModel(self.inner.with_base(base), self.guard, policy=self.policy)
+        return GuardedModel(
+            self.inner.with_base(base), self.guard, policy=self.policy, soft=self.soft, audit=self.audit
+        )
 
     def save(self, directory: Path | str) -> None:
         """Save the inner model, and the guard in a folder ``guard`` beside it."""
         self.inner.save(directory)
         self.guard.save(Path(directory) / "guard")
-
-
-def _user_turns(messages: Sequence[Message]) -> list[str]:
-    return [message.content for message in messages if message.is_prompt]

@@ -15,7 +15,7 @@ from eval.errors import ConfigError
 from eval.types import Message
 from guard.audit import Action, AuditLog, AuditRecord, elapsed_ms
 from guard.config import Policy
-from guard.core import Guard
+from guard.deadline import Judge
 from guard.gate import Decision
 from guard.processor import MaskRecord
 from guard.refusals import refusal_for
@@ -51,6 +51,8 @@ class Plan:
     @property
     def action(self) -> Action:
         """For the audit log."""
+        if self.decision.failure and (self.policy == "monitor" or not self.decision.flagged):
+            return "skipped"
         if not self.decision.flagged:
             return "passed"
         if self.policy == "monitor":
@@ -82,7 +84,7 @@ class Plan:
 
 @contextmanager
 def judged(
-    guard: Guard,
+    guard: Judge,
     conversations: Sequence[tuple[Message, ...]],
     policy: Policy,
     *,
@@ -130,6 +132,6 @@ def judged(
                 masked_steps=0 if plan is None else plan.masked_steps,
                 check_ms=check_ms,
                 latency_ms=elapsed_ms(start),
-                reason=reason,
+                reason=reason or ("" if plan is None else plan.decision.failure),
             )
             audit.record(entry, messages=messages, answer="\n".join(answers[i]))

@@ -24,7 +24,7 @@ from eval.types import Message, Prompt, conversation
 from guard.arguments import eos_ids, refuse_unsupported, setting
 from guard.audit import AuditLog
 from guard.config import Policy, check_policy
-from guard.core import Guard
+from guard.deadline import Judge
 from guard.decoding import Target, decode
 from guard.plan import Plan, judged
 from guard.processor import MaskRecord
@@ -39,7 +39,7 @@ def stream(
     tokenizer: Any,
     prompt: Prompt,
     *,
-    guard: Guard,
+    guard: Judge,
     policy: str = "restrict",
     template: str | Template = "auto",
     soft: SoftMatch | None = None,
@@ -95,7 +95,7 @@ async def _pass_on(chunks: Iterator[str]) -> AsyncIterator[str]:
 
 
 def astream(
-    model: Any, tokenizer: Any, prompt: Prompt, *, guard: Guard, **arguments: Any
+    model: Any, tokenizer: Any, prompt: Prompt, *, guard: Judge, **arguments: Any
 ) -> AsyncIterator[str]:
     """`stream` for an event loop: the same arguments and chunks; the model runs in a worker thread."""
     return _pass_on(stream(model, tokenizer, prompt, guard=guard, **arguments))
@@ -104,7 +104,7 @@ def astream(
 def _chunks(
     target: Target,
     messages: tuple[Message, ...],
-    guard: Guard,
+    guard: Judge,
     policy: Policy,
     soft: SoftMatch | None,
     audit: AuditLog | None,

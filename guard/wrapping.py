@@ -15,7 +15,7 @@ from eval.types import Message
 from guard.arguments import eos_ids, num_sequences, refuse_unsupported
 from guard.audit import AuditLog, AuditRecord
 from guard.config import Policy, check_policy
-from guard.core import Guard
+from guard.deadline import Judge
 from guard.decoding import Target, decode
 from guard.plan import Plan, judged
 from guard.processor import MaskRecord
@@ -42,7 +42,7 @@ def wrap(
     model: Any,
     tokenizer: Any,
     *,
-    guard: Guard,
+    guard: Judge,
     policy: str = "restrict",
     template: str | Template = "auto",
     soft: SoftMatch | None = None,
@@ -72,7 +72,7 @@ class WrappedModel:
     def __init__(
         self,
         target: Target,
-        guard: Guard,
+        guard: Judge,
         policy: Policy,
         soft: SoftMatch | None = None,
         audit: AuditLog | None = None,

@@ -47,6 +47,7 @@ class ModelConfig(_Config):
     revision: str | None = None
     template: str = "auto"
     device: str = "auto"
+    device_map: Literal["auto", "balanced", "balanced_low_0", "sequential"] | None = None
     dtype: str = "auto"
     quantization: Literal["int8", "nf4"] | None = None
     attn_implementation: str | None = None
@@ -121,6 +122,7 @@ class GenerateConfig(ModelConfig):
     grun: Path | None = None
     guard: Path | None = None
     policy: Literal["restrict", "refuse", "monitor"] = "restrict"
+    audit: Path | None = None
     max_new_tokens: int = Field(default=128, ge=1)
     sample: bool = False
     temperature: float = Field(default=1.0, gt=0)

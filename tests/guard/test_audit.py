@@ -145,3 +145,25 @@ def test_what_cannot_be_written_or_read_is_said(tmp_path):
 def test_request_ids_must_be_one_for_each_prompt(tiny_lm, guard_):
     with pytest.raises(ConfigError, match="1 request ids for 2 prompts"):
         guard.generate(tiny_lm.model, tiny_lm.tokenizer, [INNOCENT, FLAGGED], guard=guard_, request_ids=["a"])
+
+
+@pytest.mark.parametrize("policy", ["restrict", "refuse", "monitor"])
+def test_a_guarded_model_logs_as_generate_does(parrot, guard_, log, policy):
+    from eval.models import GenerationOptions
+
+    prompts, options = [INNOCENT, FLAGGED], GenerationOptions(max_new_tokens=12)
+    guarded = guard.GuardedModel(parrot, guard_, policy=policy, audit=log)
+    texts = [answer.text for answer in guarded.generate(prompts, options)]
+    arguments = {"guard": guard_, "policy": policy, "audit": log, "max_new_tokens": 12, "do_sample": False}
+    assert texts == guard.generate(parrot.model, parrot.tokenizer, prompts, **arguments)
+    keys = ("action", "flagged", "score", "entries", "masked_steps", "policy")
+    lines = [{key: line[key] for key in keys} for line in read_audit(log.path)]
+    assert lines[:2] == lines[2:]
+
+
+def test_a_filter_switched_off_is_logged_as_skipped(parrot, guard_, log):
+    guarded = guard.GuardedModel(parrot, guard_, audit=log)
+    with guarded.edit_disabled():
+        guarded.generate([FLAGGED])
+    (line,) = read_audit(log.path)
+    assert (line["action"], line["score"], line["reason"]) == ("skipped", None, "the filter was switched off")

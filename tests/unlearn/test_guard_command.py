@@ -131,3 +131,38 @@ def test_help_names_the_commands_with_examples(run):
     text = run("guard", "--help").out
     for word in ("build", "add", "remove", "list", "verify", "check", "unlearn guard check", "suppresses"):
         assert word in text
+
+
+def test_the_allowlist_is_kept_and_shown(run, store, project):
+    question = json.loads(project.forget.read_text().splitlines()[0])["question"]
+    allowed = as_json(
+        run("guard", "allow", "--prompt", question, "--phrase", "Port 1", "--store", store, "--json")
+    )
+    assert allowed["phrases"] == ["port 1"]
+    decision = as_json(run("guard", "check", question, "--store", store, "--json"))
+    assert (decision["flagged"], decision["allowed"]) == (False, True)
+    assert run("guard", "check", question, "--store", store).out.startswith("passes (allowed): score ")
+    rows = as_json(run("guard", "list", "--store", store, "--json"))
+    assert {"allowed": "phrase", "text": "port 1"} in rows
+    assert "allowed phrase\tport 1" in run("guard", "list", "--store", store).out
+    gone = run("guard", "allow", "--prompt", question, "--remove", "--store", store)
+    assert "0 prompts, 1 phrases" in gone.out
+    assert as_json(run("guard", "check", question, "--store", store, "--json"))["flagged"]
+    refused(run("guard", "allow", "--store", store), "nothing to allow")
+    refused(run("guard", "allow", "--phrase", "x y", "--remove", "--store", store), "not on the allowlist")
+
+
+def test_generate_logs_decisions_without_text(run, store, project, tmp_path):
+    question = json.loads(project.forget.read_text().splitlines()[0])["question"]
+    log = tmp_path / "logs" / "audit.jsonl"
+    words = ("generate", question, "What is a tide?", "--model", project.model, "--max-new-tokens", 4)
+    refused(run(*words, "--audit", log), "--audit", "--guard")
+    assert not log.exists()
+    ran = run(*words, "--guard", store, "--policy", "refuse", "--audit", log, "--json")
+    answers = as_json(ran)
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [line["action"] for line in lines] == ["refused", "passed"]
+    assert all(line["score"] is not None and line["latency_ms"] > 0 for line in lines)
+    assert question not in log.read_text()
+    assert answers[0]["text"] not in log.read_text()
+    refused(run(*words, "--guard", store, "--audit", tmp_path), "--audit")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import click
 
@@ -16,6 +17,12 @@ __all__ = ["command"]
 @click.argument("prompts", nargs=-1)
 @model_options
 @attach_options
+@click.option(
+    "--audit",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="With --guard: append one JSON line a prompt (decision, action, latency; never the text).",
+)
 @click.option("--max-new-tokens", type=int, help="Default 128.")
 @click.option("--sample", is_flag=True, default=None, help="Sample instead of taking the most likely token.")
 @click.option("--temperature", type=float, help="With --sample (default 1.0).")
@@ -29,12 +36,22 @@ def command(context: click.Context, /, prompts: tuple[str, ...], as_json: bool, 
     \b
     unlearn generate --model M "Who wrote The Silent Ford?"
     unlearn generate --model M --guard runs/world-forget05/guard "Where was Ada Quill born?"
+    unlearn generate --model M --guard my-guard --policy refuse --audit audit.jsonl < prompts.txt
     """
     from eval.errors import ConfigError
     from eval.models import GenerationOptions
     from unlearn.cli.options import attach, load_model, print_json, quiet_libraries
 
     config = resolve(context, GenerateConfig)
+    if config.model.partition(":")[0] == "scratch":
+        raise ConfigError(
+            "generate needs a model that has learned something; name its folder or hub name with --model "
+            "(`unlearn prepare --output-dir DIR` makes DIR/target from nothing)."
+        )
+    if not config.sample and (config.temperature, config.top_p) != (1.0, 1.0):
+        raise ConfigError("--temperature and --top-p change sampling only; add --sample, or leave them out.")
+    if config.audit is not None and config.guard is None:
+        raise ConfigError("--audit logs what a guard decides; name its store with --guard, or leave it out.")
     if not prompts:
         if sys.stdin.isatty():
             raise ConfigError("No prompt was given; write one after the command, or pipe one a line into it.")
@@ -43,6 +60,11 @@ def command(context: click.Context, /, prompts: tuple[str, ...], as_json: bool, 
         raise ConfigError("No prompt was given: standard input was empty; write one after the command.")
     quiet_libraries()
     lm = attach(load_model(config, adapter=config.adapter), config)
+    if config.audit is not None:
+        from guard import AuditLog, GuardedModel
+
+        assert isinstance(lm, GuardedModel)
+        lm.audit = AuditLog(config.audit)
     options = GenerationOptions(
         max_new_tokens=config.max_new_tokens,
         do_sample=config.sample,

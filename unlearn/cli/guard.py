@@ -49,6 +49,7 @@ def command() -> None:
     unlearn guard check "Where was Jane Roe born?" --store my-guard
     unlearn guard add request-18 --subject "Jane Roe" --alias "J. Roe" --document roe.txt --store my-guard
     unlearn guard remove request-18 --store my-guard
+    unlearn guard allow --prompt "Who was Richard Roe?" --store my-guard
     unlearn generate --model MODEL --guard my-guard "Where was Jane Roe born?"
 
     Forgotten texts stay readable in the folder unless it is built with --private.
@@ -198,16 +199,59 @@ def remove_command(request: str, store: Path, as_json: bool) -> None:
 @_STORE
 @_JSON
 def list_command(store: Path, as_json: bool) -> None:
-    """List the forget requests and their numbers of entries, without reading any forgotten text."""
+    """List the forget requests with their numbers of entries, and what is allowed; no forgotten text is read."""
     from guard.persistence import read_manifest
     from unlearn.cli.options import print_json
 
-    requests = read_manifest(store)["requests"]
+    manifest = read_manifest(store)
+    rows: list[dict[str, Any]] = [
+        {"request": name, "num_entries": count} for name, count in manifest["requests"].items()
+    ]
+    for kind in ("prompt", "phrase"):
+        rows += [{"allowed": kind, "text": text} for text in manifest.get("allowed", {}).get(f"{kind}s", ())]
     if as_json:
-        print_json([{"request": name, "num_entries": count} for name, count in requests.items()])
+        print_json(rows)
         return
-    for name, count in requests.items():
-        click.echo(f"{name}\t{count}")
+    for row in rows:
+        is_request = "request" in row
+        click.echo(
+            f"{row['request']}\t{row['num_entries']}"
+            if is_request
+            else f"allowed {row['allowed']}\t{row['text']}"
+        )
+
+
+@command.command("allow")
+@click.option("--prompt", "prompts", multiple=True, metavar="TEXT", help="Is innocent; repeatable.")
+@click.option("--phrase", "phrases", multiple=True, metavar="TEXT", help="May be said; repeatable.")
+@click.option("--remove", is_flag=True, help="Take them off the list.")
+@_STORE
+@_JSON
+def allow_command(
+    prompts: tuple[str, ...], phrases: tuple[str, ...], remove: bool, store: Path, as_json: bool
+) -> None:
+    """Let a prompt pass or a phrase be said, whatever is forgotten: an answer to a false positive.
+
+    Texts are compared word by word; case, accents and marks do not count. A prompt that merely resembles an
+    allowed one is judged as before. `unlearn guard list` shows the list.
+
+    \b
+    unlearn guard allow --prompt "Who was Richard Roe?" --store my-guard
+    unlearn guard allow --phrase "Port Amber" --remove --store my-guard
+    """
+    from dataclasses import asdict
+
+    from unlearn.cli.options import print_json
+
+    def change(g: Guard) -> Any:
+        (g.disallow if remove else g.allow)(prompts=prompts, phrases=phrases)
+        return g.allowed
+
+    allowed = _change(store, change)
+    if as_json:
+        print_json(asdict(allowed))
+    else:
+        click.echo(f"Allowed now: {len(allowed.prompts)} prompts, {len(allowed.phrases)} phrases.")
 
 
 @command.command("verify")
@@ -242,7 +286,8 @@ def verify_command(store: Path, as_json: bool) -> None:
 def check_command(prompts: tuple[str, ...], chat: Path | None, store: Path, as_json: bool) -> None:
     """Say whether PROMPTS (or each line of standard input) are about something forgotten, and why.
 
-    With --json: {"flagged", "score", "threshold", "evidence", "entries"}, and a list of these for several prompts.
+    With --json: {"flagged", "score", "threshold", "evidence", "entries", "allowed"}, and a list of these for several
+    prompts.
     No forgotten text is printed.
 
     \b
@@ -274,7 +319,7 @@ def check_command(prompts: tuple[str, ...], chat: Path | None, store: Path, as_j
 
 
 def _explained(decision: Decision) -> str:
-    verdict = "flagged" if decision.flagged else "passes"
+    verdict = "flagged" if decision.flagged else "passes (allowed)" if decision.is_allowed else "passes"
     lines = [f"{verdict}: score {decision.score:.3f}, threshold {decision.threshold:.3f}"]
     lines += [f"  {name.replace('_', ' ')}: {value:g}" for name, value in decision.evidence.items() if value]
     if decision.entries:
