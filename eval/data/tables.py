@@ -133,9 +133,10 @@ class Tables:
         rows = self.find(config, split, fields)
         if rows is None:
             wanted = "/".join(part for part in (config, split) if part)
+            files = f" ({wanted}{', '.join(SUFFIXES)})" if self.data_dir is not None else ""
             raise DataError(
-                f"{self.data_dir or self.hub} has no split {wanted!r} ({wanted}.jsonl, .json, .csv, .parquet or .txt), "
-                f"which {self.name} needs; get it from {self.source}."
+                f"{self.data_dir or self.hub} has no split {wanted!r}{files}, which {self.name} needs; get it from "
+                f"{self.source}."
             )
         return rows
 
@@ -164,9 +165,10 @@ class Tables:
             ) from None
         try:
             rows: Rows = load_dataset(self.hub, config or None, split=split).to_list()
-        except ValueError:
-            return None
-        except OSError as error:
+        except (ValueError, OSError) as error:
+            # Both an unknown configuration or split and, offline, one that was never fetched are a ValueError.
+            if isinstance(error, ValueError) and "find cache" not in str(error):
+                return None
             raise DataError(
                 f"{self.name}'s {config} {split} could not be fetched from the hub ({self.hub}: "
                 f"{type(error).__name__}); check the connection, or give a local folder with --data-dir."
