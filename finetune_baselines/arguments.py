@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,24 @@ from finetune_baselines.training import TrainSettings
 if TYPE_CHECKING:
     from eval.models.language_model import LanguageModel
 
-__all__ = ["parts_of_a_step", "training_arguments"]
+__all__ = ["parts_of_a_step", "refuse_sharding", "training_arguments"]
+
+_SHARDING = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed"}
+
+
+def refuse_sharding() -> None:
+    """Refuse a launch that would spread the weights over the processes: on a CPU the launcher silently would not.
+
+    Raises:
+        ConfigError: If `accelerate` was told to use FSDP or DeepSpeed.
+    """
+    for variable, name in _SHARDING.items():
+        if os.environ.get(variable, "false").lower() in ("1", "true"):
+            raise ConfigError(
+                f"Training with sharded weights ({name}) is not supported: scores, edits and artifacts need whole "
+                "weights on every process. Launch with plain data parallelism (accelerate launch --multi_gpu), and "
+                "use lora, quantization or gradient_checkpointing for a model too large for one device."
+            )
 
 
 def parts_of_a_step(settings: TrainSettings) -> int:

@@ -75,15 +75,17 @@ def configure(method: str, overrides: Mapping[str, Any], *, num_parameters: int)
     part = parametrization(kind, lora=_changed(start.lora, _LORA, overrides))
     _refuse_idle(part, overrides)
     part = _changed(part, tuple(part.options()), overrides)
+    changed = start.recipe.changed(
+        {
+            key: _checked(key, overrides[key], like, start.recipe.hint(key))
+            for key, like in start.recipe.tunables.items()
+            if key in overrides
+        }
+    )
+    _refuse_nothing_to_forget(changed)
     return Configuration(
         preset=start.name,
-        recipe=start.recipe.changed(
-            {
-                key: _checked(key, overrides[key], like, start.recipe.hint(key))
-                for key, like in start.recipe.tunables.items()
-                if key in overrides
-            }
-        ),
+        recipe=changed,
         train=_changed(start.train, _TRAIN, overrides),
         parametrization=part,
     )
@@ -100,6 +102,15 @@ def _refuse_unknown(method: str, overrides: Mapping[str, Any], allowed: tuple[st
             hint = f"It is a setting of {', '.join(owners)}. "
         raise ConfigError(
             f"Unknown setting {key!r} of {method}. {hint}Allowed: {', '.join(sorted(allowed))}."
+        )
+
+
+def _refuse_nothing_to_forget(recipe: Recipe) -> None:
+    if not recipe.answer_kinds:
+        *others, last = (use.weight_key for use in recipe.terms if use.side == "forget")
+        said = f"{', '.join(others)} and {last} are 0" if others else f"{last} is 0"
+        raise ConfigError(
+            f"{recipe.name} has no forget term left: {said}, so nothing would be forgotten; use weights above 0."
         )
 
 

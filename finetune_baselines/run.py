@@ -13,7 +13,7 @@ from eval.errors import ArtifactError, ConfigError
 from eval.models.language_model import LanguageModel
 from eval.processes import wait
 from eval.types import Progress
-from finetune_baselines.arguments import parts_of_a_step
+from finetune_baselines.arguments import parts_of_a_step, refuse_sharding
 from finetune_baselines.checkpoints import WEIGHTS, drop_checkpoints, keep_lines, last_checkpoint, step_of
 from finetune_baselines.isolation import globals_kept, only_trainable
 from finetune_baselines.microbatches import MicroBatches
@@ -41,6 +41,7 @@ def train(
 ) -> TrainResult:
     """See `finetune_baselines.training.run_training`."""
     start = time.perf_counter()
+    refuse_sharding()
     module = trainable if trainable is not None else lm.model
     if not any(p.requires_grad for p in module.parameters()):
         raise ConfigError("No parameter of the model requires gradients, so there is nothing to train.")
@@ -85,11 +86,6 @@ def train(
             progress=progress,
             watch=watch,
         )
-        if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
-            raise ConfigError(
-                "Sharded weights (FSDP, DeepSpeed) cannot be saved as an artifact here; launch with plain data "
-                "parallelism, and use lora or quantization for a model that is too large for one device."
-            )
         if metrics is not None:
             keep_lines(metrics, step_of(checkpoint))
         if watch is not None:

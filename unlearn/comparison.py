@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from eval.artifacts import environment, fingerprint, write_json
 from eval.errors import ConfigError
+from eval.processes import num_processes
 from eval.report import BenchmarkInfo, Report, RunInfo, now
 from eval.report.open_unlearning import EvalLog, read_log
 from finetune_baselines.monitoring import monitoring
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from eval.models import LanguageModel
     from eval.types import Progress, UnlearningMethod
 
-__all__ = ["CompareSettings", "compare", "compare_prepared"]
+__all__ = ["CompareSettings", "compare", "compare_prepared", "refuse_launcher"]
 
 LABELS = {"target": "target (knows everything)", "oracle": "oracle (never saw it)"}
 
@@ -113,6 +114,20 @@ def compare(
     return compare_prepared(target, oracle, benchmark, settings, directory, progress=progress)
 
 
+def refuse_launcher() -> None:
+    """Refuse to compare in several processes: the filters and edits among the methods run in one.
+
+    Raises:
+        ConfigError: If a launcher started more than one.
+    """
+    if num_processes() > 1:
+        raise ConfigError(
+            f"unlearn compare runs in one process, but {num_processes()} were started; train each method with "
+            "`accelerate launch -m unlearn train`, measure it with `accelerate launch -m unlearn evaluate`, or "
+            "start compare without a launcher."
+        )
+
+
 def compare_prepared(
     target: LanguageModel,
     oracle: LanguageModel | None,
@@ -136,6 +151,7 @@ def compare_prepared(
         config: The resolved command line, written to ``config.yaml``.
         progress: Told what is being done.
     """
+    refuse_launcher()
     built = {name: make_method(name, settings.overrides.get(name)) for name in settings.methods}
     with locked_run(output_dir):
         _write_config(output_dir, settings, benchmark, config)

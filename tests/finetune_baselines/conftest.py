@@ -7,7 +7,9 @@ import torch
 
 from eval.models import LanguageModel
 from finetune_baselines.batches import collate_pairs, encode_rows
-from finetune_baselines.objective import new_objective
+from finetune_baselines.objective import RecipeObjective, new_objective
+from finetune_baselines.recipes import RECIPES
+from finetune_baselines.training import TrainRows, TrainSettings, run_training
 
 OTHER = {
     "refusal": "No idea about that.",
@@ -62,3 +64,37 @@ def frozen():
 
 def _frozen(lm):
     return LanguageModel(copy.deepcopy(lm.model), lm.tokenizer)
+
+
+class _Runs:
+    """What tests of whole runs share: rows, a model's state, a short run."""
+
+    settings = TrainSettings(
+        learning_rate=1e-3, epochs=2, batch_size=2, warmup_epochs=0.0, weight_decay=0.0, retain_per_forget=2
+    )
+
+    def rows(self, lm, examples):
+        gold = encode_rows(lm, examples[:5], [row.answer for row in examples[:5]], reference=lm)
+        return TrainRows(
+            forget=[(row,) for row in gold],
+            retain=encode_rows(lm, examples[5:], [row.answer for row in examples[5:]]),
+        )
+
+    def state(self, lm):
+        return {name: parameter.detach().clone() for name, parameter in lm.model.named_parameters()}
+
+    def put(self, lm, state):
+        with torch.no_grad():
+            for name, parameter in lm.model.named_parameters():
+                parameter.copy_(state[name])
+
+    def same(self, first, second, atol=0.0):
+        return all(torch.allclose(first[name], second[name], rtol=0, atol=atol) for name in first)
+
+    def npo(self, lm, rows, settings=settings, recipe="npo-rt", objective=None, **options):
+        return run_training(lm, objective or RecipeObjective(RECIPES[recipe]), rows, settings, **options)
+
+
+@pytest.fixture
+def runs():
+    return _Runs()

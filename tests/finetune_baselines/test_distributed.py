@@ -90,7 +90,7 @@ def _launcher() -> list[str]:
     return [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", port]
 
 
-def _run(command, folder):
+def _run(command, folder, code=0):
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [str(part) for part in command],
@@ -100,7 +100,7 @@ def _run(command, folder):
         text=True,
         timeout=280,
     )
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.returncode == code, done.stderr[-3000:]
     return done
 
 
@@ -150,26 +150,40 @@ def test_a_nan_on_one_process_stops_all_and_keeps_the_state_before_it(tiny_lm, t
     assert (tmp_path / "out" / "checkpoints" / "checkpoint-2" / "trainable.safetensors").is_file()
 
 
-@pytest.mark.slow
-def test_unlearn_train_under_a_launcher_leaves_one_artifact_equal_to_one_processs(
-    tiny_lm, examples, tmp_path
-):
-    from safetensors.torch import load_file
+def _accelerate(*flags) -> list[str]:
+    """The launcher as users type it; on a CPU ``--multi_gpu`` means several processes (``--cpu`` starts one)."""
+    said = ["--num_processes=2", "--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no"]
+    port = f"--main_process_port={_free_port()}"
+    return [Path(sys.executable).parent / "accelerate", "launch", *flags, *said, port]
 
-    tiny_lm.save(tmp_path / "model")
+
+def _training_flags(lm, examples, folder) -> list[str]:
+    lm.save(folder / "model")
     for name, part in (("forget", examples[:4]), ("retain", examples[4:])):
         lines = [json.dumps({"id": row.id, "question": row.question, "answer": row.answer}) for row in part]
-        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
-    flags = ["-m", "unlearn", "train", "npo-rt", "--model", tmp_path / "model", "--device", "cpu",
-             "--benchmark", f"jsonl:{tmp_path / 'forget.jsonl'}", "--retain-file", tmp_path / "retain.jsonl",
-             "--set", "epochs=2", "--set", "batch_size=4", "--eval-every", "1", "--json"]  # fmt: skip
-    weights = []
+        (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
+    return ["-m", "unlearn", "train", "npo-rt", "--model", folder / "model", "--device", "cpu",
+            "--benchmark", f"jsonl:{folder / 'forget.jsonl'}", "--retain-file", folder / "retain.jsonl",
+            "--set", "epochs=2", "--set", "batch_size=4", "--eval-every", "1", "--json"]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_accelerate_launch_with_two_processes_gives_one_processs_losses_and_artifact(
+    tiny_lm, examples, tmp_path
+):
+    """Each of the two sees half of every batch of 4; the one process sees it whole."""
+    from safetensors.torch import load_file
+
+    flags = _training_flags(tiny_lm, examples, tmp_path)
+    weights, losses = [], []
     for name, command in (
         ("one", [sys.executable, *flags]),
-        ("two", [*_launcher(), *flags]),
+        ("two", [*_accelerate("--multi_gpu"), *flags]),
     ):
         done = _run([*command, "--output-dir", tmp_path / name], tmp_path)
         assert json.loads(done.stdout[done.stdout.index("{") :])["method"] == "npo-rt"  # printed once
+        steps = (tmp_path / name / "npo-rt" / "metrics.jsonl").read_text().splitlines()
+        losses.append([json.loads(line)["loss"] for line in steps])
         weights.append(load_file(tmp_path / name / "npo-rt" / "model" / "model.safetensors"))
         records = (tmp_path / name / "npo-rt" / "dynamics.jsonl").read_text().splitlines()
         assert [json.loads(line)["step"] for line in records] == [0, 1, 2]
@@ -177,3 +191,15 @@ def test_unlearn_train_under_a_launcher_leaves_one_artifact_equal_to_one_process
     assert weights[0].keys() == weights[1].keys()
     for key, value in weights[0].items():
         assert value.sub(weights[1][key]).abs().max() < 1e-4, key
+    assert len(losses[0]) == 2
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+@pytest.mark.slow
+def test_a_launch_that_would_share_the_weights_is_refused_in_one_sentence(tiny_lm, examples, tmp_path):
+    """On a CPU accelerate ignores the flag and would train unsharded without a word."""
+    flags = _training_flags(tiny_lm, examples, tmp_path)
+    launcher = _accelerate("--use_fsdp", "--fsdp_version=2")
+    done = _run([*launcher, *flags, "--output-dir", tmp_path / "out"], tmp_path, code=1)
+    assert "sharded weights (FSDP) is not supported" in done.stderr
+    assert not (tmp_path / "out").exists()

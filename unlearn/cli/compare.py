@@ -60,10 +60,11 @@ def command(context: click.Context, /, as_json: bool, **_: object) -> None:
     unlearn compare --set npo.beta=0.2 --set npo.learning_rate=1e-4
     """
     from unlearn.cli.options import make_benchmark, print_report, quiet_libraries, showing_progress
-    from unlearn.comparison import CompareSettings, compare_prepared
+    from unlearn.comparison import CompareSettings, compare_prepared, refuse_launcher
     from unlearn.methods import make_method, parse_overrides
     from unlearn.runs import slug
 
+    refuse_launcher()
     config = resolve(context, CompareConfig)
     methods = _methods(config.methods)
     settings = CompareSettings(

@@ -50,7 +50,7 @@ def command(context: click.Context, /, method: str, as_json: bool, **_: object) 
     unlearn train npo --parametrization lora --model MODEL --benchmark tofu:forget05
     unlearn train grun-npo --model MODEL --benchmark jsonl:forget.jsonl --retain-file retain.jsonl
     unlearn train npo-rt --eval-every 20 --best-by balance --patience 3
-    accelerate launch --num-processes 4 -m unlearn train npo-rt --model MODEL --benchmark tofu:forget10
+    accelerate launch --multi_gpu --num_processes 4 -m unlearn train npo-rt --model MODEL --benchmark tofu:forget10
     """
     from eval.artifacts import environment, fingerprint, write_json
     from eval.processes import is_main, join, wait
@@ -105,10 +105,12 @@ def command(context: click.Context, /, method: str, as_json: bool, **_: object) 
 
 
 def _check_processes(method: UnlearningMethod) -> None:
-    """Refuse to start what only one process can train."""
+    """Refuse to start what only one process can train, and processes that share the weights."""
     from eval.errors import ConfigError
     from eval.processes import num_processes
+    from finetune_baselines.arguments import refuse_sharding
 
+    refuse_sharding()
     if num_processes() > 1 and method.kind != "weights":
         raise ConfigError(
             f"{method.name} runs in one process, but {num_processes()} were started; start it without a launcher."
