@@ -49,9 +49,14 @@ def aggregate(log: EvalLog, reference: EvalLog | None = None, *, seed: int = 0) 
         seed: Of the bootstrap intervals.
 
     Raises:
-        DataError: If ``reference`` is of another forget split.
+        DataError: If ``reference`` is of another forget split or benchmark.
     """
     if reference is not None:
+        if not any(name in reference for name in (*COMPARED, *log)):
+            raise DataError(
+                f"The reference log holds none of what this log does ({', '.join(list(reference)[:3])}, ...): it is "
+                "of another benchmark; give the retain model's log of this one."
+            )
         check_reference(log, reference)
     out: dict[str, MetricResult] = {}
     for name, entry in log.items():
@@ -240,11 +245,18 @@ def check_rows(num_forget: int, reference: EvalLog) -> None:
 
 
 def check_reference(log: EvalLog, reference: EvalLog) -> None:
-    """Refuse a reference log whose forget rows are not the log's: another number, or other gold answers.
+    """Refuse a reference log whose rows are not the log's: another number, or other gold answers.
 
     Raises:
         DataError: If they differ; the sentence gives both.
     """
+    for part in ("forget", "holdout"):
+        own, other = (len(_scores(one.get("mia_min_k"), part)) for one in (log, reference))
+        if own and other and own != other:
+            raise DataError(
+                f"The reference log's mia_min_k has {other} {part} rows where this log's has {own}: it is of another "
+                "forget split or benchmark; give the retain model's log of the same one."
+            )
     own_rows = next((len(rows) for name in _FORGET_METRICS if (rows := items(log.get(name)))), 0)
     if own_rows:
         check_rows(own_rows, reference)

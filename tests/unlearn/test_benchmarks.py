@@ -86,6 +86,47 @@ def test_broken_benchmark_folders_are_refused(run, project, tmp_path):
     _refused(run("evaluate", "--model", project.model, "--benchmark", "lume"), "not on the hub", "--data-dir")
 
 
+@pytest.mark.parametrize(
+    ("name", "lost", "where"),
+    [
+        ("tofu:forget01", "forget01_perturbed.json", "huggingface.co/datasets/locuslab/TOFU"),
+        ("lume", "'forget' (forget.jsonl", "github.com/amazon-science/lume-llm-unlearning"),
+        ("rwku:all", "'forget_level1/test'", "huggingface.co/datasets/jinzhuoran/RWKU"),
+        ("wmdp:cyber", "'wmdp-cyber/test'", "huggingface.co/datasets/cais/wmdp"),
+        ("mmlu", "'all/test'", "huggingface.co/datasets/cais/mmlu"),
+        ("tdec:32_0", "'lm_extraction_32_0'", "github.com/joeljang/knowledge-unlearning"),
+    ],
+)
+def test_a_folder_without_a_split_is_told_which_and_where_to_get_it(
+    run, project, tmp_path, name, lost, where
+):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    if name.startswith("tofu"):  # its full table is there, from which forget and retain are cut
+        rows = [{"question": f"q{i}", "answer": f"a{i}"} for i in range(100)]
+        (folder / "full.json").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    flags = ("--model", project.model, "--benchmark", name, "--data-dir", folder)
+    _refused(run("evaluate", *flags), lost, where)
+
+
+@pytest.mark.parametrize(
+    ("reference", "fragments"),
+    [
+        ("tofu_Llama-3.2-1B-Instruct_retain95/TOFU_EVAL.json", ("200 forget rows", "has 400")),
+        ("../tofu_eval_logs/llama2-7b_retain90_wd0.01.json", ("300 forget rows", "has 400")),
+        ("muse_Llama-2-7b-hf_Books_retrain/MUSE_EVAL.json", ("mia_min_k has 100 forget rows", "has 400")),
+    ],
+)
+def test_published_logs_of_other_splits_sizes_and_benchmarks_are_no_reference(
+    run, shared_data, reference, fragments
+):
+    logs = shared_data / "open_unlearning_eval_logs"
+    log = logs / "tofu_Llama-3.2-1B-Instruct_full_forget10" / "TOFU_EVAL.json"
+    _refused(
+        run("metrics", "recompute", log, "--reference", logs / reference), *fragments, "retain model's log"
+    )
+
+
 def test_a_reference_of_other_rows_or_with_nan_is_refused(run, project, tmp_path):
     log = tmp_path / "TOFU_EVAL.json"
     flags = ("evaluate", "--model", project.model, "--benchmark", "muse:mini", "--reference", log)

@@ -81,6 +81,20 @@ def test_a_reference_of_another_split_is_refused() -> None:
         aggregate(ours, log_with(0.1, 0.2, **texts("x", "y")))
 
 
+def test_a_reference_of_another_benchmark_is_refused() -> None:
+    def attacked(forget: int, holdout: int) -> dict[str, Any]:
+        return {"mia_min_k": {"forget": scores([0.5] * forget), "holdout": scores([0.25] * holdout)}}
+
+    ours = log_with(0.1, 0.2, **attacked(2, 3))
+    assert aggregate(ours, log_with(0.1, 0.2, **attacked(2, 3)))["privleak"].value == 0.0
+    with pytest.raises(DataError, match="4 forget rows where this log's has 2"):
+        aggregate(ours, attacked(4, 3))
+    with pytest.raises(DataError, match="1 holdout rows where this log's has 3"):
+        aggregate(ours, log_with(0.1, 0.2, **attacked(2, 1)))
+    with pytest.raises(DataError, match=r"none of what this log does \(wmdp_bio_acc"):
+        aggregate(ours, {"wmdp_bio_acc": scores([1.0])})
+
+
 def test_rows_without_a_value_are_left_out_and_counted() -> None:
     result = aggregate(log_with(0.5, None, 0.25))["forget_truth_ratio"]
     assert result.value == pytest.approx(0.375)
