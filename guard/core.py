@@ -25,7 +25,7 @@ from guard.hashing import PhraseHashes
 from guard.lessons import teach
 from guard.normalise import words
 from guard.persistence import load_store, read_manifest, save_store
-from guard.store import Store
+from guard.store import Entry, Store
 
 __all__ = ["Guard"]
 
@@ -322,10 +322,12 @@ class Guard:
             is_allowed=worst.is_allowed and not flagged,
         )
         phrases = self._phrases(pieces[0].seen.text, tuple(nearest), entries)
+        documents = self._documents(entries)
         if self.store.veil is not None:
+            phrases = (*phrases, *(p for entry in documents for p in entry.phrases))
             hashes = PhraseHashes.of(self.store.veil, phrases) if phrases else None
             return replace(decision, hashes=hashes)
-        return replace(decision, phrases=phrases, passages=self._passages(entries))
+        return replace(decision, phrases=phrases, passages=tuple(entry.answer for entry in documents))
 
     def _meant(self, piece: _Piece) -> tuple[int, ...]:
         """Entries a flagged text is about: the nearest ones, and all of the groups named or nearest."""
@@ -353,10 +355,12 @@ class Guard:
         phrases.update(dict.fromkeys(p for p in others if not set(p.split()) <= named))
         return tuple(self.allowed.banned(phrases))
 
-    def _passages(self, entries: Sequence[int]) -> tuple[str, ...]:
-        """Pieces of documents among the entries, in the order of the document."""
-        found = [self.store.entries[i] for i in sorted(entries)]
-        return tuple(entry.answer for entry in found if entry.kind == "document")
+    def _documents(self, entries: Sequence[int]) -> tuple[Entry, ...]:
+        """All pieces of the requests whose documents are among the entries: a continuation runs on beyond a piece."""
+        found = (self.store.entries[i] for i in entries)
+        requests = dict.fromkeys(entry.request for entry in found if entry.kind == "document")
+        pieces = (self.store.entries[i] for name in requests for i in self.store.of_request(name))
+        return tuple(entry for entry in pieces if entry.kind == "document")
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from guard.gate import Decision
 from guard.matching import Matcher, PhraseSet
 from guard.private import NUM_CANDIDATES, HashMatcher
 from guard.soft import SoftMatch
-from guard.verbatim import RunMatcher
+from guard.verbatim import run_matcher
 from guard.vocabulary import Ids, Vocabulary, union, vocabulary
 
 __all__ = ["Restriction", "must_refuse", "restriction_for"]
@@ -45,7 +45,7 @@ class Restriction:
             phrases, self.penalty = (*phrases, *near.words), torch.from_numpy(near.penalty)
         self.bans_all = must_refuse(decision)
         self._exact = Matcher(PhraseSet(phrases), vocabulary) if phrases else None
-        self._runs = RunMatcher(decision.passages, vocabulary) if decision.passages else None
+        self._runs = run_matcher(decision.passages, vocabulary) if decision.passages else None
         hashes = decision.hashes
         self._hashed = HashMatcher(hashes, vocabulary) if hashes is not None else None
 

@@ -114,6 +114,10 @@ class Store:
         """Return the ids of the entries about a person or topic."""
         return tuple(self._groups.get(group, ()))
 
+    def of_request(self, request: str) -> tuple[int, ...]:
+        """Return the ids of a request's entries."""
+        return tuple(self._requests.get(request, ()))
+
     def add(self, entries: Sequence[Entry], questions: Vectors, answers: Vectors) -> None:
         """Add entries whose ids begin at ``next_id``, with unit vectors of shape ``(n, D)`` each.
 

@@ -7,14 +7,15 @@ words of the text are looked up, and only what would follow them in the document
 from __future__ import annotations
 
 import re
-from collections import defaultdict
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import pairwise
+from sys import intern
 
 from guard.normalise import Folded, fold
 from guard.vocabulary import Ids, Vocabulary, commit_point, union
 
-__all__ = ["NUM_WORDS", "RunMatcher", "last_words", "split_words"]
+__all__ = ["NUM_WORDS", "RunMatcher", "last_words", "run_matcher", "split_words"]
 
 NUM_WORDS = 4
 """Words of a run that is never reproduced: shorter runs are common speech."""
@@ -40,15 +41,21 @@ class RunMatcher:
     ) -> None:
         self.vocabulary = vocabulary
         self.num_words = num_words
-        self._next: dict[tuple[str, ...], set[str]] = defaultdict(set)
+        self._next: dict[int, tuple[str, ...]] = {}
+        """Hash of the words before the last of a run to what its last word may be: small also for a library."""
         longest = 0
         for passage in passages:
-            words = split_words(fold(passage))
+            words = [intern(word) for word in split_words(fold(passage))]
             for i in range(len(words) - num_words + 1):
-                run = tuple(words[i : i + num_words])
-                self._next[run[:-1]].add(run[-1])
-                longest = max(longest, sum(map(len, run)))
+                key, last = hash(tuple(words[i : i + num_words - 1])), words[i + num_words - 1]
+                known = self._next.get(key, ())
+                if last not in known:
+                    self._next[key] = (*known, last)
+                longest = max(longest, sum(map(len, words[i : i + num_words])))
         self._reach = longest
+
+    def _following(self, words: Sequence[str]) -> tuple[str, ...]:
+        return self._next.get(hash(tuple(words)), ())
 
     def banned(self, tokens: Sequence[int]) -> Ids:
         """Return the ids that must not follow the generated ``tokens``."""
@@ -57,12 +64,12 @@ class RunMatcher:
         size = self.num_words - 1
         found: list[Ids] = []
         if len(words) >= size:
-            for word in self._next.get(tuple(words[-size:]), ()):
+            for word in self._following(words[-size:]):
                 begins = self.vocabulary.completing(word, commit_point(fold(word)))
                 found.append(begins[self.vocabulary.leads[begins]] if text.is_open else begins)
         if text.is_open and len(words) > size:
             begun = words[-1]
-            for word in self._next.get(tuple(words[-size - 1 : -1]), ()):
+            for word in self._following(words[-size - 1 : -1]):
                 if word.startswith(begun) and len(word) > len(begun):
                     commit = commit_point(fold(word)) - len(begun)
                     found.append(self.vocabulary.completing(word[len(begun) :], commit))
@@ -72,14 +79,17 @@ class RunMatcher:
         """Whether the text reproduces a run."""
         words = split_words(fold(text))
         size = self.num_words - 1
-        return any(
-            words[i + size] in self._next.get(tuple(words[i : i + size]), ())
-            for i in range(len(words) - size)
-        )
+        return any(words[i + size] in self._following(words[i : i + size]) for i in range(len(words) - size))
 
     def held(self, text: str) -> int:
         """Return how many characters at the end of a text could still grow into a run: its last words."""
         return last_words(text, self.num_words)
+
+
+@lru_cache(maxsize=16)
+def run_matcher(passages: tuple[str, ...], vocabulary: Vocabulary) -> RunMatcher:
+    """Return the `RunMatcher` of passages; recent ones are kept, since building a book's takes a while."""
+    return RunMatcher(passages, vocabulary)
 
 
 def last_words(text: str, num_words: int) -> int:

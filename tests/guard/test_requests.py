@@ -1,5 +1,8 @@
 """What a forget request may hold: subjects with aliases, documents, and stores without readable text."""
 
+import re
+from dataclasses import replace
+
 import pytest
 
 from eval.errors import ArtifactError, ConfigError, DataError
@@ -8,7 +11,10 @@ from guard.config import GuardSettings
 from guard.core import Guard
 from guard.hashing import NGRAM, PhraseHashes, Veil
 from guard.normalise import plain
+from guard.restriction import Restriction
+from guard.stopwords import STOP_WORDS
 from guard.verbatim import NUM_WORDS
+from guard.vocabulary import vocabulary
 
 BOOK = (
     "The miller of Harrowgate kept seven lanterns on the weir, and each one burned a different oil. When the river "
@@ -48,6 +54,20 @@ def test_a_document_is_cut_into_pieces_that_are_recognised(fresh):
     assert "breakfast" in decision.passages[-1], "every piece of the document is kept from being repeated"
     assert decision.phrases == ()
     assert {fresh.store.entries[i].kind for i in added.ids} == {"document"}
+
+
+@pytest.mark.parametrize("private", [False, True])
+def test_all_texts_of_a_request_are_kept_from_being_repeated(retain, quick, private, tiny_tokenizer):
+    chapters = [
+        Example(id="1", text="The miller of Harrowgate kept seven white geese behind the crooked windmill."),
+        Example(id="2", text="Down by the tannery a blind fiddler sold painted buttons to sleepy sailors."),
+    ]
+    g = Guard.build(forget=chapters, retain=retain, settings=replace(quick, private=private))
+    decision = g.check("The miller of Harrowgate kept seven white geese behind")
+    assert decision.flagged
+    restriction = Restriction(decision, vocabulary(tiny_tokenizer))
+    assert restriction.matches("And then a blind fiddler sold painted buttons there.")
+    assert not restriction.matches("A fiddler sold buttons to the sailors.")
 
 
 def test_documents_of_a_subject_tell_facts(fresh):
@@ -99,6 +119,23 @@ def test_a_private_store_keeps_no_readable_text(private, forget, retain, tmp_pat
     (tmp_path / "store" / "veil.key").unlink()
     with pytest.raises(ArtifactError, match=r"key veil\.key is missing"):
         Guard.load(tmp_path / "store")
+
+
+def test_no_word_of_a_private_store_stands_in_any_file_of_it(forget, retain, quick, tmp_path):
+    g = Guard.build(forget=forget, retain=retain, settings=replace(quick, private=True))
+    g.save(tmp_path / "s")
+    g.add("r2", subject="Jane Roewick", aliases=["J. T. Quistgard"], documents=[BOOK])
+    g.add("r3", [e for e in retain if e.subject == "Juno Marapel"])
+    g.save(tmp_path / "s")
+    g.remove("r3")
+    g.save(tmp_path / "s")
+    names = "Jane Roewick J T Quistgard"
+    texts = [BOOK, names, *(f"{e.question} {e.answer} {e.subject}" for e in [*forget, *retain])]
+    secret = {w for text in texts for w in plain(text).split() if w not in STOP_WORDS and len(w) > 3}
+    for path in sorted((tmp_path / "s").iterdir()):
+        found = set(re.findall(r"[a-z]{4,}", path.read_bytes().decode("latin-1").lower()))
+        assert not found & secret, path.name
+    assert len(secret) > 100
 
 
 def test_a_private_store_can_be_added_to_and_removed_from(private, retain, tmp_path):
