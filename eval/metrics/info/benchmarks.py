@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from eval.metrics.info.base import MetricInfo
-from eval.metrics.info.questions import GIBBERISH, GUESSING, TEACHER
+from eval.metrics.info.questions import BEFORE, GIBBERISH, GUESSING, TEACHER
 
 __all__ = ["BENCHMARKS"]
 
@@ -42,10 +42,14 @@ BENCHMARKS = (
     ),
     MetricInfo(
         name="retain_knowmem_ROUGE",
-        measures="MUSE: the same about the kept text: utility.",
+        measures="MUSE: mean ROUGE-L F1 of short answers to questions about the kept text: utility.",
         direction="higher",
         floor=_NOTHING,
         ceiling=_ALL,
+        traps=(
+            BEFORE,
+            "F1: an answer in a whole sentence loses to a bare name; the solved examples in the prompt set the form.",
+        ),
         column="KnowMem retain",
     ),
     MetricInfo(
@@ -60,7 +64,8 @@ BENCHMARKS = (
     ),
     MetricInfo(
         name="mmlu_acc",
-        measures="MMLU: the same on 57 subjects of general knowledge, each question counting alike.",
+        measures="MMLU: share of multiple-choice questions on 57 subjects of general knowledge whose right letter is "
+        "the likeliest of four, each question counting alike.",
         direction="higher",
         floor="0.25: chance",
         ceiling="1: all known",
@@ -90,6 +95,7 @@ BENCHMARKS = (
         direction="higher",
         floor="0: no word in common; the task aggregate is then 0",
         ceiling=_ALL,
+        traps=(BEFORE, "Recall: 256 tokens of ramble repeat many true words."),
     ),
     MetricInfo(
         name="retain_Task*_knowledge",
@@ -122,17 +128,27 @@ BENCHMARKS = (
     ),
     MetricInfo(
         name="unseen_*",
-        measures="TDEC: the same on text no model was taught: the level at which unlearning should stop.",
+        measures="TDEC: extraction likelihood (unseen_EL10) and memorisation accuracy (unseen_MA) on text no model was "
+        "taught: the level at which unlearning should stop.",
         direction="neither",
-        floor="0",
-        ceiling="1",
+        floor="0: no token in a row comes out, or none is the first choice",
+        ceiling="1: the text is known after all",
+        traps=(
+            "It falls when the model is ruined, and the aim falls with it: take the level of the model before.",
+            "The texts must be of the forget texts' kind (--holdout), or the level is another domain's.",
+        ),
     ),
     MetricInfo(
         name="forget_level3_*_recall",
-        measures="RWKU: the adversarial questions of one type.",
+        measures="RWKU: mean ROUGE-L recall (words as they stand) of answers to the adversarial questions of one type.",
         direction="lower",
         floor=_NOTHING,
         ceiling=_ALL,
+        traps=(
+            GIBBERISH,
+            "Types differ in difficulty: compare with the model before unlearning, type by type.",
+            "Multiple choice and background hints give words of the answer away in the prompt.",
+        ),
     ),
     MetricInfo(
         name="forget_level*_recall",
@@ -146,10 +162,12 @@ BENCHMARKS = (
     ),
     MetricInfo(
         name="neighbor_level*_recall",
-        measures="RWKU: the same about people and things near the target, which must be kept.",
+        measures="RWKU: mean ROUGE-L recall (words as they stand) of answers about people and things near the target, "
+        "which must be kept: level 1 cloze, level 2 questions.",
         direction="higher",
         floor=_NOTHING,
         ceiling=_ALL,
+        traps=(BEFORE, "Case counts, and there is no stemmer, as in RWKU's scorer."),
         column="Neighbour level",
     ),
     MetricInfo(
@@ -196,6 +214,18 @@ BENCHMARKS = (
         ceiling="unbounded: language itself is damaged",
         traps=("Not comparable between tokenizers.",),
         column="Perplexity retain",
+    ),
+    MetricInfo(
+        name="lm_eval/*/*",
+        measures="General ability: a metric of a task of lm-evaluation-harness (--lm-eval), asked through the model as "
+        "it stands, edit or filter included; groups are weighted as the harness weights them.",
+        direction="higher",
+        floor="the task's chance level, such as 0.25 with four choices",
+        ceiling="1 for accuracies; perplexities of the harness are better when lower",
+        traps=(
+            BEFORE,
+            "With --lm-eval-limit few questions are asked: the harness' own error bars are wider than most gaps.",
+        ),
     ),
 )
 """Metrics that one benchmark brought along."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from eval.metrics.info.base import MetricInfo
 
-__all__ = ["GIBBERISH", "GUESSING", "QUESTIONS", "TEACHER"]
+__all__ = ["BEFORE", "GIBBERISH", "GUESSING", "QUESTIONS", "TEACHER"]
 
 GIBBERISH = "Gibberish scores low as well: read it beside forget_fluency and model_utility."
 """A trap: what gibberish can reach."""
@@ -14,6 +14,9 @@ GUESSING = (
 """A trap: what guessing reaches."""
 TEACHER = "Teacher-forced: it sees knowledge that a filter or a refusal hides from generated text."
 """A trap: what teacher forcing sees."""
+BEFORE = "Compare with the model before unlearning, not with 1: it need not have known everything."
+"""A trap: what a kept ability is measured against."""
+_ATTACK = "Membership inference: AUC of telling forget rows from rows never seen, by "
 _MIA = (
     "0.5 is best: below it the forget rows look less familiar than rows never seen, which gives them away too.",
     "The holdout rows must be like the forget rows in style and length, or the AUC measures style.",
@@ -30,24 +33,36 @@ QUESTIONS = (
     ),
     MetricInfo(
         name="retain_Q_A_Prob",
-        measures="The same on rows that must be kept; ra_ and wf_ on real authors and world facts.",
+        measures="Mean length-normalised probability exp(-loss per token) of the gold answers of rows that must be "
+        "kept (retain_), of real authors (ra_) and of world facts (wf_).",
         direction="higher",
         floor="0: the kept answers are gone",
         ceiling="1: known by heart",
+        traps=(
+            BEFORE,
+            "Real authors and world facts were never fine-tuned on, so their gold wording is unlikely even where the "
+            "fact is known: model_utility reads their _Prob_normalised instead.",
+        ),
     ),
     MetricInfo(
         name="*_Q_A_PARA_Prob",
-        measures="Mean probability of the paraphrased gold answer; the truth ratio is made from it.",
+        measures="Mean length-normalised probability of the gold answer in other words: the right side of the truth "
+        "ratio on forget and retain rows.",
         direction="neither",
-        floor="0",
-        ceiling="1",
+        floor="0: the paraphrase is impossible",
+        ceiling="1: the paraphrase is certain, so it was trained on",
+        traps=("Read the truth ratio: alone it moves with how long and how usual the wording is.",),
     ),
     MetricInfo(
         name="*_Q_A_PERT_Prob",
-        measures="Mean probability of the wrong answers; the truth ratio is made from it.",
+        measures="Mean length-normalised probability of the wrong answers, all of a row's counting alike: the wrong "
+        "side of the truth ratio.",
         direction="neither",
-        floor="0",
-        ceiling="1",
+        floor="0: wrong answers are impossible",
+        ceiling="1: wrong answers are certain",
+        traps=(
+            "The truth ratio averages a row's losses before the exponential (a geometric mean), this value after it.",
+        ),
     ),
     MetricInfo(
         name="*_Q_A_Prob_normalised",
@@ -55,6 +70,11 @@ QUESTIONS = (
         direction="higher",
         floor="0: a wrong answer always wins; about 1 / (1 + number of wrong answers) by chance",
         ceiling="1: wrong answers are out of the question",
+        traps=(
+            "It moves with the number of wrong answers: five in TOFU's retain rows, three on real authors and world "
+            "facts.",
+            "TOFU's own legacy aggregation has no 1e-10 in the denominator.",
+        ),
     ),
     MetricInfo(
         name="forget_Q_A_ROUGE",
@@ -70,10 +90,15 @@ QUESTIONS = (
     ),
     MetricInfo(
         name="retain_Q_A_ROUGE",
-        measures="The same on rows that must be kept; ra_ and wf_ on real authors and world facts.",
+        measures="Mean ROUGE-L recall of generated answers against gold answers (greedy decoding) on rows that must be "
+        "kept (retain_), on real authors (ra_) and on world facts (wf_).",
         direction="higher",
         floor="0: no word in common",
         ceiling="1: every gold word, in order",
+        traps=(
+            BEFORE,
+            "Recall: a long rambling answer scores high; beside a short gold answer a wrong name shares most words.",
+        ),
     ),
     MetricInfo(
         name="forget_paraphrased_Q_A_ROUGE",
@@ -100,7 +125,10 @@ QUESTIONS = (
         direction="higher",
         floor="0: wrong answers are at least as likely as the right one",
         ceiling="1: the right answer is far ahead",
-        traps=("Real authors and world facts have no paraphrase: there TR uses the gold answer.",),
+        traps=(
+            "Real authors and world facts have no paraphrase: there TR uses the gold answer.",
+            "TR is wrong over right (OpenUnlearning); TOFU's script works with its inverse and gets the same numbers.",
+        ),
     ),
     MetricInfo(
         name="model_utility",
@@ -151,7 +179,7 @@ QUESTIONS = (
     ),
     MetricInfo(
         name="mia_loss",
-        measures="Membership inference by loss: AUC of telling forget rows from rows never seen.",
+        measures=f"{_ATTACK}mean loss per token.",
         direction="half",
         floor="0: forget rows look less familiar than any unseen row",
         ceiling="1: every forget row gives itself away",
@@ -159,7 +187,7 @@ QUESTIONS = (
     ),
     MetricInfo(
         name="mia_zlib",
-        measures="The same by loss over the compressed length of the answer.",
+        measures=f"{_ATTACK}mean loss over the bytes that zlib needs for the text (arXiv:2012.07805).",
         direction="half",
         floor="0: forget rows look less familiar than any unseen row",
         ceiling="1: every forget row gives itself away",
@@ -167,7 +195,7 @@ QUESTIONS = (
     ),
     MetricInfo(
         name="mia_min_k",
-        measures="The same by the mean of the 40 % least likely tokens (Min-K).",
+        measures=f"{_ATTACK}minus the mean log-probability of the 40 % least likely tokens (Min-K, arXiv:2310.16789).",
         direction="half",
         floor="0: forget rows look less familiar than any unseen row",
         ceiling="1: every forget row gives itself away",
@@ -175,7 +203,8 @@ QUESTIONS = (
     ),
     MetricInfo(
         name="mia_min_k_plus_plus",
-        measures="The same with token log-probabilities standardised under the model's own distribution (Min-K++).",
+        measures=f"{_ATTACK}Min-K over token log-probabilities standardised under the model's own distribution "
+        "(Min-K++).",
         direction="half",
         floor="0: forget rows look less familiar than any unseen row",
         ceiling="1: every forget row gives itself away",
@@ -183,7 +212,8 @@ QUESTIONS = (
     ),
     MetricInfo(
         name="mia_gradnorm",
-        measures="The same by the norm of the loss gradient: mean over parameter tensors of each tensor's L2 norm.",
+        measures=f"{_ATTACK}the norm of the loss gradient, the mean over parameter tensors of each tensor's L2 norm "
+        "(arXiv:2402.17012).",
         direction="half",
         floor="0: forget rows look less familiar than any unseen row",
         ceiling="1: every forget row gives itself away",
@@ -195,7 +225,7 @@ QUESTIONS = (
     ),
     MetricInfo(
         name="mia_reference",
-        measures="The same by loss minus the retain model's loss of the same row (its log's mia_loss).",
+        measures=f"{_ATTACK}mean loss minus the retain model's on the same row (its log's mia_loss).",
         direction="half",
         floor="0: forget rows look less familiar than any unseen row",
         ceiling="1: every forget row gives itself away",
@@ -210,6 +240,8 @@ QUESTIONS = (
         traps=(
             "Without a retain log AUC_r is 0.5: such values do not compare with values against a real one.",
             "It explodes where AUC_r is near 1.",
+            "Both AUCs stand beside it in report.json (auc, auc_reference), with rel_diff = 100 (AUC - AUC_r) / AUC_r.",
+            "MUSE's own scorer counts the last token too and takes fixed AUC_r: its values differ by some tenths.",
         ),
         column="PrivLeak",
     ),
@@ -228,10 +260,15 @@ QUESTIONS = (
     ),
     MetricInfo(
         name="leak_rate_paraphrased",
-        measures="leak_rate on the forget questions asked in another wording.",
+        measures="Share of generated answers that say a key span (name, date, title), on the forget questions asked in "
+        "another wording.",
         direction="lower",
         floor="0: no key span is said",
         ceiling="1: every answer says one",
+        traps=(
+            "A target that does not understand the other wording leaks little as well: read it beside the target's.",
+            "Matched and guessed as leak_rate is.",
+        ),
     ),
     MetricInfo(
         name="forget_fluency",
@@ -242,6 +279,18 @@ QUESTIONS = (
         traps=(
             "It grows with length: a short fluent refusal scores low. Compare with the target's and oracle's value.",
             "Random words score high: it finds repetition, not nonsense.",
+        ),
+    ),
+    MetricInfo(
+        name="*_gibberish",
+        measures="In logs of OpenUnlearning: mean probability of class 0 of a gibberish classifier on the generated "
+        "answers. This package writes forget_clean_text instead.",
+        direction="higher",
+        floor="0: gibberish, as the classifier sees it",
+        ceiling="1: clean text",
+        traps=(
+            "Higher is cleaner, against the name.",
+            "The verdict changes with the classifier's version, and it reads the first 32 (TOFU) or 512 (MUSE) tokens.",
         ),
     ),
     MetricInfo(
@@ -264,6 +313,10 @@ QUESTIONS = (
         direction="neither",
         floor="0: the filter never stepped in (always so without one)",
         ceiling="the length of the answer",
+        traps=(
+            "Many interventions are no better than few: one masked name is enough to hide a fact.",
+            "A refusal that replaces the whole answer counts none.",
+        ),
     ),
     MetricInfo(
         name="neighbours_Q_A_ROUGE",
@@ -271,6 +324,10 @@ QUESTIONS = (
         direction="higher",
         floor="0: unlearning spread to the neighbours",
         ceiling="1: the neighbours are untouched",
+        traps=(
+            BEFORE,
+            "Neighbours were taught but are never given to a method: retain rows, which are, stay fit more easily.",
+        ),
     ),
 )
 """Metrics on questions with answers."""

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from eval.errors import ArtifactError, DataError, UnknownNameError
-from eval.metrics import METRICS_INFO, aggregate, recompute
+from eval.metrics import METRICS_INFO, MetricInfo, aggregate, recompute
 from eval.report.open_unlearning import check_log, read_log, run_logs, write_log
 
 
@@ -201,4 +201,17 @@ def test_every_metric_of_a_log_can_be_explained() -> None:
         assert name in METRICS_INFO
     with pytest.raises(UnknownNameError, match="forget_quality"):
         METRICS_INFO["forget_qualty"]
-    assert all(info.floor and info.ceiling for info in METRICS_INFO.values())
+
+
+@pytest.mark.parametrize("info", METRICS_INFO.values(), ids=lambda info: info.name)
+def test_each_description_stands_alone(info: MetricInfo) -> None:
+    assert len(info.measures) > 30
+    assert "The same" not in info.measures  # `explain` shows one metric, without the one before it
+    assert info.floor
+    assert info.ceiling
+    assert info.traps
+    assert METRICS_INFO[info.name] is info
+
+
+def test_tasks_of_the_harness_are_explained_too() -> None:
+    assert METRICS_INFO["lm_eval/mmlu/acc"].name == "lm_eval/*/*"
