@@ -30,8 +30,12 @@ def read_rows(path: Path) -> list[tuple[int, dict[str, Any]]]:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise DataError(f"There is no data file {path}; check the path.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"The data file {path} cannot be read as UTF-8 text ({error}).") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8.") from None
+    except OSError as error:
+        raise DataError(
+            f"The data file {path} cannot be read ({error.strerror}); name a JSON-lines file."
+        ) from None
     rows: list[tuple[int, dict[str, Any]]] = []
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
@@ -63,7 +67,7 @@ def read_examples(path: Path) -> tuple[Example, ...]:
     for index, example in enumerate(examples):
         if example.id in seen:
             raise DataError(
-                f"{path}: rows {seen[example.id] + 1} and {index + 1} share the id {example.id!r}."
+                f"{path}: rows {seen[example.id] + 1} and {index + 1} share the id {example.id!r}; give each its own."
             )
         seen[example.id] = index
     return examples
@@ -74,7 +78,7 @@ def _example(row: dict[str, Any], index: int, where: str) -> Example:
     for name in _TEXT_FIELDS:
         value = row.get(name)
         if value is not None and not isinstance(value, str):
-            raise DataError(f"{where}: {name!r} is {type(value).__name__}, not text.")
+            raise DataError(f"{where}: {name!r} is {type(value).__name__}, not text; put it in quotes.")
         if value is not None:
             fields[name] = value
     for name, field in _LIST_FIELDS.items():

@@ -51,6 +51,10 @@ BENCHMARKS: Registry[Loader] = Registry(
 """Family name to loader."""
 
 
+_OWN_ROWS = ("jsonl", "text", "tdec")
+"""Families whose retain rows a user gives."""
+
+
 def load_benchmark(
     name: str,
     *,
@@ -65,12 +69,16 @@ def load_benchmark(
     Raises:
         UnknownNameError: If there is no such family or split.
         DataError: If a file is missing or broken.
-        ConfigError: If an option is out of range.
+        ConfigError: If an option is out of range, or the benchmark has no use for it.
     """
     if max_retain is not None and max_retain < 1:
         raise ConfigError(f"max_retain is {max_retain}; it must be at least 1.")
     family, _, split = name.partition(":")
     loader = BENCHMARKS[family]
+    if retain_file is not None and family not in _OWN_ROWS:
+        raise ConfigError(
+            f"{family} has retain rows of its own; a retain file ({retain_file}) goes with {', '.join(_OWN_ROWS)} only."
+        )
     options = BenchmarkOptions(
         data_dir=Path(data_dir) if data_dir is not None else None,
         holdout=Path(holdout) if holdout is not None else None,

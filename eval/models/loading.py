@@ -21,6 +21,8 @@ _DTYPES = {
     "float16": torch.float16,
     "fp16": torch.float16,
 }
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "vocab.txt")
+"""A folder with a tokenizer has at least one of them."""
 
 
 def resolve_device(device: str) -> torch.device:
@@ -109,6 +111,10 @@ def load(
         lm = untrained(name.partition(":")[2] or "small")
         lm.model.to(resolve_device(device))
         return lm
+    if device_map is not None and device != "auto":
+        raise ConfigError(
+            f"device_map places the model itself; leave out the device ({device!r}), or device_map."
+        )
     where = resolve_device(device)
     options: dict[str, Any] = {"dtype": resolve_dtype(dtype, where)}
     if attn_implementation is not None:
@@ -135,24 +141,23 @@ def load(
 
 
 def _from_pretrained(name: str, revision: str | None, options: dict[str, Any]) -> tuple[Any, Any]:
+    from pickle import UnpicklingError
+
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    path = Path(name)
-    if path.exists() and not (path / "config.json").is_file():
-        raise ArtifactError(
-            f"{name} holds no config.json, so it is not a saved Hugging Face model; check the path."
-        )
-    if not path.exists() and (path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1):
-        raise ArtifactError(
-            f"There is no model folder {name}; check the path, or give a hub name such as org/model."
-        )
+    _check_folder(name)
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
         model = AutoModelForCausalLM.from_pretrained(name, revision=revision, **options)
+    except UnpicklingError as error:
+        raise ArtifactError(
+            f"The weights in {name} are a pickle that holds more than tensors, or is damaged; save the model as "
+            "safetensors."
+        ) from error
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        if path.exists():
+        if Path(name).exists():
             raise ArtifactError(
                 f"The model in {name} could not be loaded ({first}); it may be half-written."
             ) from error
@@ -160,6 +165,37 @@ def _from_pretrained(name: str, revision: str | None, options: dict[str, Any]) -
             f"Model {name!r} is neither a folder here nor a model the hub gave us ({first}); check the name."
         ) from error
     return model, tokenizer
+
+
+def _check_folder(name: str) -> None:
+    """Refuse a path that cannot be a saved model; a name that is no path is left to the hub.
+
+    Raises:
+        ArtifactError: With what is missing in it.
+    """
+    path = Path(name)
+    if path.suffix == ".gguf":
+        raise ArtifactError(
+            f"{name} is a GGUF file, which cannot be trained or edited; give the folder of the Hugging Face model "
+            "it was made from."
+        )
+    if not path.exists():
+        if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
+            raise ArtifactError(
+                f"There is no model folder {name}; check the path, or give a hub name such as org/model."
+            )
+        return
+    if not (path / "config.json").is_file():
+        inside = " or ".join(str(path / part) for part in ("target", "model") if (path / part).is_dir())
+        raise ArtifactError(
+            f"{name} holds no config.json, so it is not a saved Hugging Face model; "
+            + (f"did you mean {inside}?" if inside else "check the path.")
+        )
+    if not any((path / file).is_file() for file in _TOKENIZER_FILES):
+        raise ArtifactError(
+            f"{name} holds a model but no tokenizer ({_TOKENIZER_FILES[0]}); save it there too: "
+            "AutoTokenizer.from_pretrained(BASE).save_pretrained(FOLDER)."
+        )
 
 
 def _with_adapter(model: Any, adapter: Path) -> Any:

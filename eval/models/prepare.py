@@ -14,7 +14,7 @@ from typing import Literal
 
 from eval.artifacts import atomic_dir, fingerprint, writable_dir, write_json
 from eval.data.benchmark import Benchmark
-from eval.errors import ConfigError
+from eval.errors import ConfigError, DataError
 from eval.models.finetune import FinetuneSettings, finetune
 from eval.models.language_model import LanguageModel
 from eval.types import Example, Progress
@@ -141,8 +141,14 @@ def prepare(
 
     Raises:
         ConfigError: If the cache directory cannot be written, or a scratch model is asked to learn by LoRA.
+        DataError: If there is nothing to keep, which is all that an oracle learns.
     """
     started = time.perf_counter()
+    if not (benchmark.retain or benchmark.taught):
+        raise DataError(
+            f"{benchmark.name} has no retain rows, and they are all that an oracle learns; give some "
+            "(--retain-file), or a model that knows the forget rows already (--model)."
+        )
     settings = settings or default_settings(model, benchmark, seed=seed, parametrization=parametrization)
     start = _start(model, benchmark, seed)
     root = writable_dir(Path(cache_dir) if cache_dir is not None else cache_directory()) / "prepared"

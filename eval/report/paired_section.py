@@ -8,17 +8,19 @@ from typing import Any
 from eval.errors import DataError
 from eval.report.report import RunInfo, Section
 from eval.report.table import format_p, role
+from eval.report.yardsticks import Results, forgotten, kept
 
-__all__ = ["paired_section"]
+__all__ = ["compared_metrics", "paired_section"]
 
-Results = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
-METRICS: Mapping[str, tuple[str, int]] = {
-    "model_utility": ("model utility", +1),
-    "forget_Q_A_ROUGE": ("forget ROUGE-L", -1),
-    "leak_rate": ("leak rate", -1),
-}
-"""Metric to its name and direction: +1 higher is better, -1 lower is better."""
+def compared_metrics(results: Results) -> dict[str, tuple[str, int]]:
+    """Return the metrics whose differences are tested: name and direction (+1 higher is better, -1 lower is better)."""
+    keeps, forgets = kept(results), forgotten(results)
+    return {
+        **({keeps.metric: (keeps.label, +1)} if keeps else {}),
+        **({forgets.metric: (forgets.label, -1)} if forgets else {}),
+        "leak_rate": ("leak rate", -1),
+    }
 
 
 def paired_section(
@@ -26,7 +28,11 @@ def paired_section(
 ) -> Section | None:
     """Compare each method with the best one, question by question; fewer than two methods make no section."""
     methods = [run for run in runs if role(run.method) == "method" and run.method in logs]
-    rows = [row for metric in METRICS for row in _rows(metric, methods, results, logs)]
+    rows = [
+        row
+        for metric, (label, direction) in compared_metrics(results).items()
+        for row in _rows(metric, label, direction, methods, results, logs)
+    ]
     if not rows:
         return None
     return Section(
@@ -53,11 +59,15 @@ def paired_section(
 
 
 def _rows(
-    metric: str, methods: Sequence[RunInfo], results: Results, logs: Mapping[str, Mapping[str, Any]]
+    metric: str,
+    label: str,
+    direction: int,
+    methods: Sequence[RunInfo],
+    results: Results,
+    logs: Mapping[str, Mapping[str, Any]],
 ) -> list[dict[str, Any]]:
     from eval.metrics.paired import holm, paired_difference
 
-    label, direction = METRICS[metric]
     values = {run.method: results.get(run.method, {}).get(metric, {}).get("value") for run in methods}
     measured = [run for run in methods if values[run.method] is not None]
     if len(measured) < 2:

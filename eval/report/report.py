@@ -183,6 +183,11 @@ class Report:
         path = Path(path)
         if path.is_dir():
             path = path / "report.json"
+            if not path.is_file():
+                raise ArtifactError(
+                    f"{path.parent} is no run folder (it holds no report.json); give the folder that "
+                    "`unlearn compare` or `unlearn evaluate` left, such as runs/world-forget05."
+                )
         return cls.from_json(read_json(path), source=str(path))
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import operator
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from eval.report.report import RunInfo, Section
 from eval.report.table import CHANGES, role
+from eval.report.yardsticks import Results, forgotten, kept
 
 __all__ = [
     "COMPARABILITY",
@@ -19,14 +22,12 @@ __all__ = [
     "settings_section",
 ]
 
-Results = Mapping[str, Mapping[str, Mapping[str, Any]]]
-
 UTILITY_KEPT = 0.95
 """Share of the target's model utility below which a method has damaged the model (drawn as a guide)."""
 QUALITY_PASSED = 0.05
 """Forget quality (a p-value) above which truth ratios cannot be told from the oracle's."""
-ROUGE_MARGIN = 0.10
-"""How far above the oracle's forget ROUGE-L a method may stay and count as having forgotten."""
+FORGET_MARGIN = 0.10
+"""How far above the oracle's forget ROUGE-L (or its like) a method may stay and count as having forgotten."""
 LEAK_MARGIN = 0.02
 """Share of answers that may leak beyond what the oracle, which can only guess, says by chance."""
 
@@ -45,25 +46,23 @@ COMPARABILITY = (
 
 def goals_section(runs: Sequence[RunInfo], results: Results) -> Section | None:
     """Say for each method which of the usual goals it reaches; a goal without a yardstick is left out."""
-    utility, rouge, leaks = (
-        results.get(who, {}).get(metric, {}).get("value")
-        for who, metric in (
-            ("target", "model_utility"),
-            ("oracle", "forget_Q_A_ROUGE"),
-            ("oracle", "leak_rate"),
-        )
-    )
     goals: list[tuple[str, str, Callable[[float], bool]]] = []
-    if utility is not None:
-        label = f"keeps {100 * UTILITY_KEPT:.0f} % of the target's utility"
-        goals.append(("model_utility", label, lambda v: v >= UTILITY_KEPT * utility))
-    if rouge is not None:
-        label = f"forget ROUGE-L at most oracle + {ROUGE_MARGIN:.2f}"
-        goals.append(("forget_Q_A_ROUGE", label, lambda v: v <= rouge + ROUGE_MARGIN))
+    keeps, forgets = kept(results), forgotten(results)
+    level = _level(results, "target", keeps.metric) if keeps else None
+    if keeps and level is not None:
+        label = f"keeps {100 * UTILITY_KEPT:.0f} % of the target's {keeps.label.removeprefix('model ')}"
+        goals.append((keeps.metric, label, partial(operator.le, UTILITY_KEPT * level)))
+    guess = _level(results, "oracle", forgets.metric) if forgets else None
+    if forgets and guess is not None:
+        label = f"{forgets.label} at most oracle + {FORGET_MARGIN:.2f}"
+        goals.append((forgets.metric, label, partial(operator.ge, guess + FORGET_MARGIN)))
+    leaks = _level(results, "oracle", "leak_rate")
     if leaks is not None:
         label = f"leaks at most oracle + {LEAK_MARGIN:.2f}"
-        goals.append(("leak_rate", label, lambda v: v <= leaks + LEAK_MARGIN))
-    goals.append(("forget_quality", f"forget quality above {QUALITY_PASSED}", lambda v: v > QUALITY_PASSED))
+        goals.append(("leak_rate", label, partial(operator.ge, leaks + LEAK_MARGIN)))
+    goals.append(
+        ("forget_quality", f"forget quality above {QUALITY_PASSED}", partial(operator.lt, QUALITY_PASSED))
+    )
     rows: list[dict[str, Any]] = []
     for run in runs:
         if role(run.method) == "method":
@@ -71,8 +70,8 @@ def goals_section(runs: Sequence[RunInfo], results: Results) -> Section | None:
                 key: _reached(results.get(run.method, {}).get(key, {}), is_met) for key, _, is_met in goals
             }
             rows.append({"method": run.title, **row})
-    kept = [(key, label) for key, label, _ in goals if any(isinstance(row[key], bool) for row in rows)]
-    if not kept:
+    shown = [(key, label) for key, label, _ in goals if any(isinstance(row[key], bool) for row in rows)]
+    if not shown:
         return None
     return Section(
         id="goals",
@@ -83,11 +82,16 @@ def goals_section(runs: Sequence[RunInfo], results: Results) -> Section | None:
         data={
             "columns": [
                 {"key": "method", "label": "Method"},
-                *({"key": k, "label": text} for k, text in kept),
+                *({"key": k, "label": text} for k, text in shown),
             ],
-            "rows": [{"method": row["method"]} | {key: row[key] for key, _ in kept} for row in rows],
+            "rows": [{"method": row["method"]} | {key: row[key] for key, _ in shown} for row in rows],
         },
     )
+
+
+def _level(results: Results, who: str, metric: str) -> float | None:
+    value = results.get(who, {}).get(metric, {}).get("value")
+    return None if value is None else float(value)
 
 
 def _reached(result: Mapping[str, Any], is_met: Callable[[float], bool]) -> bool | str | None:
@@ -129,7 +133,7 @@ def methods_section(runs: Sequence[RunInfo]) -> Section | None:
         }
         for run in runs
     ]
-    kept = [
+    shown = [
         c for c in columns if c["key"] == "method" or any(row[c["key"]] not in (None, "") for row in rows)
     ]
     return Section(
@@ -137,7 +141,7 @@ def methods_section(runs: Sequence[RunInfo]) -> Section | None:
         title="Methods and cost",
         type="table",
         caption="A filter suppresses what is said, an adapter edits hidden states, training changes weights.",
-        data={"columns": kept, "rows": [{c["key"]: row[c["key"]] for c in kept} for row in rows]},
+        data={"columns": shown, "rows": [{c["key"]: row[c["key"]] for c in shown} for row in rows]},
     )
 
 
@@ -157,7 +161,7 @@ def settings_section(runs: Sequence[RunInfo]) -> Section | None:
         {"key": "settings", "label": "Settings", "style": "code"},
         {"key": "notes", "label": "Notes"},
     ]
-    kept = [
+    shown = [
         c for c in columns if c["key"] == "method" or any(row[c["key"]] not in (None, "") for row in rows)
     ]
     return Section(
@@ -165,7 +169,7 @@ def settings_section(runs: Sequence[RunInfo]) -> Section | None:
         title="Settings",
         type="table",
         caption="What each run was started with, defaults included.",
-        data={"columns": kept, "rows": [{c["key"]: row[c["key"]] for c in kept} for row in rows]},
+        data={"columns": shown, "rows": [{c["key"]: row[c["key"]] for c in shown} for row in rows]},
     )
 
 

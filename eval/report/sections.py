@@ -22,6 +22,7 @@ from eval.report.run_sections import (
 )
 from eval.report.seeds_section import seeds_section
 from eval.report.table import format_p, role
+from eval.report.yardsticks import Results, forgotten, kept
 
 if TYPE_CHECKING:
     from eval.types import Example
@@ -38,7 +39,6 @@ __all__ = [
 
 Log = Mapping[str, Any]
 """An evaluation log in OpenUnlearning's layout."""
-Results = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
 
 def comparison_sections(
@@ -100,18 +100,21 @@ def _point(run: RunInfo, x: float, y: float, **more: Any) -> dict[str, Any]:
 
 
 def utility_scatter(runs: Sequence[RunInfo], results: Results) -> Section | None:
-    """Plot forget ROUGE-L against model utility; one model alone makes no picture."""
+    """Plot what is still said of the forgotten against what is kept; one model alone makes no picture."""
+    across, up = kept(results), forgotten(results)
+    if across is None or up is None:
+        return None
     points = []
     for run in runs:
-        x, y = _value(results, run.method, "model_utility"), _value(results, run.method, "forget_Q_A_ROUGE")
+        x, y = _value(results, run.method, across.metric), _value(results, run.method, up.metric)
         if x is not None and y is not None:
             points.append(
                 _point(
                     run,
                     x,
                     y,
-                    x_ci=_interval(results, run.method, "model_utility"),
-                    y_ci=_interval(results, run.method, "forget_Q_A_ROUGE"),
+                    x_ci=_interval(results, run.method, across.metric),
+                    y_ci=_interval(results, run.method, up.metric),
                 )
             )
     if len(points) < 2:
@@ -123,16 +126,16 @@ def utility_scatter(runs: Sequence[RunInfo], results: Results) -> Section | None
         caption="Down and to the right is better: little of the forgotten answers repeated, everything else "
         "kept. The oracle's level is what a model reaches that never saw the answers; lower is no better.",
         data={
-            "x": {"label": "model utility (higher is better)"},
-            "y": {"label": "forget ROUGE-L (lower is better)"},
+            "x": {"label": f"{across.label} (higher is better)"},
+            "y": {"label": f"{up.label} (lower is better)"},
             "points": points,
-            "guides": _utility_guides(results) + _oracle_guide(results, "forget_Q_A_ROUGE"),
+            "guides": _utility_guides(results, across.metric) + _oracle_guide(results, up.metric),
         },
     )
 
 
-def _utility_guides(results: Results) -> list[dict[str, Any]]:
-    target = _value(results, "target", "model_utility")
+def _utility_guides(results: Results, metric: str) -> list[dict[str, Any]]:
+    target = _value(results, "target", metric)
     if target is None:
         return []
     return [{"axis": "x", "value": UTILITY_KEPT * target, "label": f"{100 * UTILITY_KEPT:.0f} % of target"}]
@@ -167,7 +170,7 @@ def quality_scatter(runs: Sequence[RunInfo], results: Results) -> Section | None
             "y": {"label": "forget quality, log10 p (higher is better)"},
             "points": points,
             "guides": [
-                *_utility_guides(results),
+                *_utility_guides(results, "model_utility"),
                 {"axis": "y", "value": math.log10(QUALITY_PASSED), "label": f"p = {QUALITY_PASSED}"},
             ],
         },

@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from eval.report.paired_section import METRICS
+from eval.report.paired_section import compared_metrics
 from eval.report.report import RunInfo, Section
 from eval.report.table import format_number, format_p, role
+from eval.report.yardsticks import Results
 
 __all__ = ["seeds_section"]
-
-Results = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
 
 def seeds_section(runs: Sequence[RunInfo], results: Results) -> Section | None:
     """Tabulate mean, spread and each seed's value; results of one seed make no section."""
-    rows = [row for metric in METRICS for row in _rows(metric, runs, results)]
+    rows = [
+        row
+        for metric, (label, direction) in compared_metrics(results).items()
+        for row in _rows(metric, label, direction, runs, results)
+    ]
     if not rows:
         return None
     return Section(
@@ -40,8 +43,9 @@ def seeds_section(runs: Sequence[RunInfo], results: Results) -> Section | None:
     )
 
 
-def _rows(metric: str, runs: Sequence[RunInfo], results: Results) -> list[dict[str, Any]]:
-    label, direction = METRICS[metric]
+def _rows(
+    metric: str, label: str, direction: int, runs: Sequence[RunInfo], results: Results
+) -> list[dict[str, Any]]:
     measured = {
         run: result
         for run in (r.method for r in runs if role(r.method) == "method")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from eval.report.report import Report, RunInfo
+from eval.report.yardsticks import KEPT, kept
 
 __all__ = [
     "CHANGES",
@@ -73,6 +74,14 @@ COLUMNS: tuple[Column, ...] = (
         better="up",
         explain="Harmonic mean of nine scores (probability, ROUGE-L, truth ratio) on what must be kept: "
         "retain questions, well-known people, world facts.",
+    ),
+    Column(
+        key="retain_Q_A_ROUGE",
+        label="Retain ROUGE-L",
+        short="retain",
+        better="up",
+        explain="Share of the gold answer's words that the model's own answers to retain questions repeat, in order: "
+        "what was kept, on data without what model utility asks.",
     ),
     Column(
         key="forget_Q_A_ROUGE",
@@ -285,7 +294,8 @@ def main_table(report: Report) -> tuple[tuple[Column, ...], tuple[Row, ...]]:
     The best cell of each column is marked among the methods only; target and oracle are no contestants.
     """
     run_fields = {"seconds"}
-    columns = (*benchmark_columns(report), *COLUMNS)
+    by_kept = {yardstick.metric for yardstick in KEPT} - {getattr(kept(report.results), "metric", None)}
+    columns = (*benchmark_columns(report), *(column for column in COLUMNS if column.key not in by_kept))
     rows = [
         Row(
             run=run,
@@ -300,18 +310,18 @@ def main_table(report: Report) -> tuple[tuple[Column, ...], tuple[Row, ...]]:
         )
         for run in report.runs
     ]
-    kept = [i for i in range(len(columns)) if any(row.cells[i].text != "–" for row in rows)]
-    best = {i: _best(columns[i], rows, i) for i in kept}
+    shown = [i for i in range(len(columns)) if any(row.cells[i].value is not None for row in rows)]
+    best = {i: _best(columns[i], rows, i) for i in shown}
     marked = tuple(
         Row(
             run=row.run,
             role=row.role,
             changes=row.changes,
-            cells=tuple(_mark(row.cells[i], row.role, best[i]) for i in kept),
+            cells=tuple(_mark(row.cells[i], row.role, best[i]) for i in shown),
         )
         for row in rows
     )
-    return tuple(columns[i] for i in kept), marked
+    return tuple(columns[i] for i in shown), marked
 
 
 def _mark(cell: Cell, of_role: Role, best: float | None) -> Cell:

@@ -159,3 +159,65 @@ def test_flags_that_a_model_from_nothing_cannot_follow(run, flag, value):
     _refused(
         run("evaluate", "--model", "scratch", flag, value), f"{flag} is for saved models", "unlearn prepare"
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("m.gguf", "is a GGUF file"),
+        ("prepared", "did you mean"),
+        ("no-tokenizer", "no tokenizer"),
+        ("pickled", "save the model as safetensors"),
+    ],
+)
+def test_a_folder_that_is_no_usable_model(run, project, tmp_path, name, said):
+    folder = tmp_path / name
+    if name == "m.gguf":
+        folder.write_text("GGUF")
+    elif name == "prepared":
+        shutil.copytree(project.model, folder / "target")
+    else:
+        shutil.copytree(project.model, folder)
+        for file in folder.glob("token*" if name == "no-tokenizer" else "*.safetensors"):
+            file.unlink()
+        (folder / "pytorch_model.bin").write_text("not a pickle of tensors")
+    _refused(run("compare", *project.flags, "--model", folder), said)
+
+
+def test_rows_of_a_users_own(run, project, tmp_path):
+    retain = ("--retain-file", project.retain)
+    _refused(run("compare", "--benchmark", f"jsonl:{project.forget}"), "no retain rows", "--retain-file")
+    _refused(run("compare", *retain), "world has retain rows of its own", "jsonl, text, tdec")
+    _refused(run("compare", "--benchmark", f"jsonl:{tmp_path}", *retain), "cannot be read", "Is a directory")
+    project.forget.write_bytes(b"\xff\xfe")
+    _refused(run("compare", *project.flags), "not UTF-8 text (byte 0)")
+    project.forget.write_text('{"id": "1", "question": "a?", "answer": "b"}\n' * 2)
+    _refused(run("compare", *project.flags), "rows 1 and 2 share the id '1'", "give each its own")
+    project.forget.write_text('{"question": "a?", "answer": 5}\n')
+    _refused(run("compare", *project.flags), "line 1: 'answer' is int, not text")
+
+
+def test_flags_that_would_be_ignored(run, project):
+    model = ("--model", project.model)
+    _refused(run("generate", "Hello?"), "needs a model", "--model")
+    _refused(run("generate", *model, "--policy", "refuse", "Hello?"), "--policy refuse", "--guard")
+    _refused(run("generate", *model, "--temperature", 0.5, "Hello?"), "add --sample")
+    _refused(
+        run("evaluate", *project.flags, "--device", "cpu", "--device-map", "auto"), "leave out the device"
+    )
+    _refused(run("compare", "--device-map", "auto"), "--device-map is for saved models")
+
+
+def test_a_folder_without_a_report(run, tmp_path):
+    _refused(run("report", tmp_path), "is no run folder", "runs/world-forget05")
+
+
+def test_windows_and_other_scripts(run, project):
+    row = '{"question": "Où est né 李 Łukasz?", "answer": "à Kraków 北京 🎉."}'
+    project.forget.write_bytes(f"\ufeff{row}\r\n\r\n".encode())
+    ran = run("compare", *project.flags, "--methods", "guard", "--max-new-tokens", 4, "--json")
+    assert ran.code == 0, ran.err
+    assert (
+        "北京"
+        in (project.forget.parent / "cwd").glob("runs/*/target/eval/samples.jsonl").__next__().read_text()
+    )

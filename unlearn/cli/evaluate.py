@@ -36,7 +36,7 @@ __all__ = ["command"]
 @common_options
 @click.pass_context
 def command(context: click.Context, /, as_json: bool, **_: object) -> None:
-    r"""Measure one model on a benchmark, with or without an adapter, an edit or a filter on it.
+    """Measure one model on a benchmark, with or without an adapter, an edit or a filter on it.
 
     Writes report.json, report.md, report.html and, under model/eval/, OpenUnlearning's TOFU_EVAL.json (likewise
     MUSE_EVAL.json, ...) with every per-example value.

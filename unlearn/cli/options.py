@@ -83,6 +83,10 @@ def model_options(function: F) -> F:
             help=r"auto (default), chat, ou-llama3, qa, raw, or a format such as 'Question: {question}\nAnswer:\n'.",
         ),
         click.option("--device", help="auto (default: cuda, then mps, then cpu), cpu, cuda, cuda:N, mps."),
+        click.option(
+            "--device-map",
+            help="Spread the model over several GPUs and the CPU: auto, balanced, ... (in place of --device).",
+        ),
         click.option("--dtype", help="auto (default), float32, bfloat16, float16."),
         click.option("--quantization", help="int8 or nf4 (bitsandbytes)."),
         click.option("--attn-implementation", help="As in Hugging Face: sdpa, eager, flash_attention_2."),
@@ -135,7 +139,8 @@ def quiet_libraries() -> None:
 
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
+    for library in ("sentence_transformers", "huggingface_hub"):
+        logging.getLogger(library).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
 
@@ -173,6 +178,7 @@ def load_model(config: ModelConfig, name: str | None = None, *, adapter: Path | 
         revision=config.revision,
         dtype=config.dtype,
         device=device,
+        device_map=config.device_map,
         quantization=config.quantization,
         adapter=adapter,
         attn_implementation=config.attn_implementation,
@@ -182,7 +188,17 @@ def load_model(config: ModelConfig, name: str | None = None, *, adapter: Path | 
 
 
 def attach(lm: LanguageModel, config: EvaluateConfig | GenerateConfig) -> LanguageModel:
-    """Put the edit and the filter that a configuration names on a model, in that order."""
+    """Put the edit and the filter that a configuration names on a model, in that order.
+
+    Raises:
+        ConfigError: If a policy is named without a guard; it would be ignored.
+    """
+    from eval.errors import ConfigError
+
+    if config.guard is None and config.policy != "restrict":
+        raise ConfigError(
+            f"--policy {config.policy} is a guard's; name its store with --guard, or leave it out."
+        )
     if config.grun is not None:
         import grun
 

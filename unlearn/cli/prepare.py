@@ -29,8 +29,9 @@ def prepare_scratch(config: ModelConfig, benchmark: Benchmark, progress: Progres
     from eval.models.loading import resolve_device
     from eval.models.prepare import prepare
 
-    for name in ("revision", "template", "dtype", "quantization", "attn_implementation", "adapter"):
-        if getattr(config, name, None) not in (None, "auto"):
+    defaults: dict[str, str | None] = {"template": "auto", "dtype": "auto"}
+    for name in (*defaults, "revision", "device_map", "quantization", "attn_implementation", "adapter"):
+        if getattr(config, name, None) not in (None, defaults.get(name)):
             raise ConfigError(
                 f"--{name.replace('_', '-')} is for saved models, and {config.model!r} starts from nothing; save it "
                 "with `unlearn prepare --output-dir DIR` and give --model DIR/target."

@@ -46,6 +46,28 @@ def test_goals_without_a_yardstick_are_left_out(runs, results):
     assert [column["key"] for column in columns] == ["method", "forget_quality"]
 
 
+def test_a_users_own_rows_are_judged_by_retain_rouge(report, runs, results):
+    """Without what model utility asks, the retain questions say what was kept: column, goal and picture."""
+    assert "retain_Q_A_ROUGE" not in [column.key for column in main_table(report)[0]]
+    kept = {"target": 1.0, "oracle": 0.9, "npo": 0.94, "grun-npo": 0.96, "guard": 1.0}
+    for method, found in results.items():
+        found["model_utility"] = {"value": None, "reason": "needs nine terms"}
+        found["retain_Q_A_ROUGE"] = {"value": kept[method]}
+        found["forget_quality"] = {"value": None, "reason": "Not comparable: a filter"}
+    report.results = results
+    columns, rows = main_table(report)
+    names = [column.key for column in columns]
+    assert names[0] == "retain_Q_A_ROUGE"
+    assert "model_utility" not in names
+    assert "forget_quality" not in names  # a column without one number says nothing
+    assert [row.cells[0].value for row in rows] == list(kept.values())
+    goals = goals_section(runs, results).data["rows"]
+    assert [row["retain_Q_A_ROUGE"] for row in goals] == [False, True, True]
+    data = utility_scatter(runs, results).data
+    assert data["x"]["label"].startswith("retain ROUGE-L")
+    assert [guide["value"] for guide in data["guides"]] == [0.95, 0.3]
+
+
 def test_sections_without_data_are_left_out():
     sections = comparison_sections(runs=[RunInfo(method="model")], results={}, logs={})
     assert [section.id for section in sections] == ["methods", "comparability"]
