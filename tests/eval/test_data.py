@@ -125,3 +125,18 @@ def test_tofu_holdout_file(shared_data):
     benchmark = load_benchmark("tofu:forget01", data_dir=shared_data / "tofu", holdout=holdout)
     assert len(benchmark.splits["holdout"]) == 40
     assert "holdout" not in benchmark.absent
+
+
+def test_tofu_files_stand_in_the_published_order(shared_data):
+    folder = shared_data / "tofu"
+    ten, one = (load_benchmark(f"tofu:forget{n}", data_dir=folder) for n in ("10", "01"))
+    full = [*ten.retain, *ten.forget]  # retain90 is the first rows of ``full``, forget10 the last
+    content = [(row.question, row.answer) for row in full]
+    assert len(content) == 4000
+    assert [(row.question, row.answer) for row in one.forget] == content[-40:]
+    assert [row.answer for row in one.retain] == [answer for _, answer in content[:-40]]
+    assert [(row.question, row.answer) for row in ten.splits["forget"]] == content[-400:]
+    assert [(row.question, row.answer) for row in ten.splits["retain"]] == content[:400]
+    assert content[100][0] == content[440][0]  # one question twice: nothing may be keyed by its text
+    assert content[100][1] != content[440][1]
+    assert {len(row.perturbed_answers) for row in (*ten.splits["ra"], *ten.splits["wf"])} == {3}
