@@ -3,10 +3,10 @@
 The lines stand beside the final log, in ``partial.jsonl`` (of process N of a launcher: ``partial-N.jsonl``), and
 go once that log is written. An evaluation that is started again after it was killed reads them and does the rest.
 
-Its numbers are those of an uninterrupted one to the last bit: a row's last bits depend on the rows computed in one
-batch with it, so the batches are the same in both, and one of which a line is missing is computed anew as a whole.
-With another number of processes or threads the batches or their sums differ; what was kept then differs from what
-would have been computed by rounding alone.
+Its numbers are those of an uninterrupted one to the last bit. A row's last bits depend on the rows computed in one
+batch with it; so a batch is known by all its rows, and one of which a line is missing, or that an evaluation on
+another number of processes would not have made, is computed anew. (The same machine and number of threads are taken
+for granted: matrix products differ between them, with or without a kill.)
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import time
+from collections import defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -42,14 +43,15 @@ class Partial:
     def __init__(self, directory: Path, key: str, *, rank: int = 0) -> None:
         self.directory, self.key = directory, key
         self.path = directory / (f"partial-{rank}.jsonl" if rank else "partial.jsonl")
-        self._known: dict[str, dict[str, Any]] = {}
+        self._known: defaultdict[str, dict[int, dict[str, Any]]] = defaultdict(dict)
         self._synced = time.monotonic()
 
     def __enter__(self) -> Self:
         self.directory.mkdir(parents=True, exist_ok=True)
         for path in self._files():
             lines, size = _read(path, self.key)
-            self._known |= {line["row"]: line for line in lines}
+            for line in lines:
+                self._known[line["batch"]][line["row"]] = line
             if path == self.path and size < path.stat().st_size:
                 os.truncate(path, size)
         self._file = self.path.open("a", encoding="utf-8")
@@ -64,15 +66,14 @@ class Partial:
             self._sync()
             self._file.close()
 
-    def get(self, row: str) -> Mapping[str, Any] | None:
-        """Return what is known of a row (`row_key`)."""
-        return self._known.get(row)
+    def get(self, batch: str, size: int) -> list[Mapping[str, Any]] | None:
+        """Return what was kept of the rows of a batch, in their order; ``None`` unless it is there for every row."""
+        lines = self._known.get(batch, {})
+        return [lines[i] for i in range(size)] if lines.keys() >= set(range(size)) else None
 
-    def put(self, values: Mapping[str, Mapping[str, Any]]) -> None:
-        """Keep what was found out about the rows of one batch."""
-        lines = [{"row": row, **value} for row, value in values.items()]
-        self._known |= {line["row"]: line for line in lines}
-        self._write(lines)
+    def put(self, batch: str, values: Sequence[Mapping[str, Any]]) -> None:
+        """Keep what was found out about the rows of one batch, one JSON object each."""
+        self._write([{"batch": batch, "row": i, **value} for i, value in enumerate(values)])
 
     def discard(self) -> None:
         """Take the files of all processes away: the final log is written."""
@@ -100,7 +101,7 @@ def resumed(
     batches: Sequence[Sequence[T]],
     work: Callable[[Sequence[T]], Sequence[R]],
     *,
-    key: Callable[[T], str],
+    name: Callable[[Sequence[T]], object],
     write: Callable[[T, R], dict[str, Any]],
     read: Callable[[T, Mapping[str, Any]], R],
     partial: Partial | None = None,
@@ -113,7 +114,7 @@ def resumed(
             time is that of the work that remains.
         batches: Rows that are computed together.
         work: Computes one batch.
-        key: Names a row by its content.
+        name: Everything the results of a batch depend on beside the model; its ``repr`` names the batch.
         write: Turns a row and its result into JSON.
         read: Turns a row and its JSON into the result again, bit for bit.
         partial: Where results are kept; ``None``: nowhere.
@@ -121,23 +122,21 @@ def resumed(
     """
     found: dict[T, R] = {}
     missing: list[Sequence[T]] = []
-    names: dict[T, str] = {}
+    names: list[str] = []
     for batch in batches:
-        if partial is None:
+        digest = "" if partial is None else _digest(f"{what} {name(batch)!r}")
+        kept = None if partial is None else partial.get(digest, len(batch))
+        if kept is None:
             missing.append(batch)
-            continue
-        names |= {row: _digest(f"{what} {key(row)}") for row in batch}
-        kept = {row: value for row in batch if (value := partial.get(names[row])) is not None}
-        if len(kept) == len(batch):
-            found |= {row: read(row, value) for row, value in kept.items()}
+            names.append(digest)
         else:
-            missing.append(batch)
+            found |= {row: read(row, line) for row, line in zip(batch, kept, strict=True)}
     done, total = 0, sum(map(len, missing))
     label = f"{what}, {len(found)} kept" if found else what
-    for batch in missing:
+    for digest, batch in zip(names, missing, strict=True):
         results = dict(zip(batch, work(batch), strict=True))
         if partial is not None:
-            partial.put({names[row]: {"what": what, **write(row, result)} for row, result in results.items()})
+            partial.put(digest, [{"what": what, **write(row, result)} for row, result in results.items()])
         found |= results
         done += len(batch)
         if progress is not None:
@@ -163,7 +162,7 @@ def _read(path: Path, key: str) -> tuple[list[dict[str, Any]], int]:
         if size == 0:
             if (line.get("version"), line.get("key")) != (VERSION, key):
                 break
-        elif isinstance(line.get("row"), str):
+        else:
             lines.append(line)
         size += len(raw)
     return lines, size

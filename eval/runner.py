@@ -90,7 +90,7 @@ def evaluate(
     if reference is not None:
         _check_reference(benchmark, plan, reference)
     start = time.perf_counter()
-    with _kept(lm, benchmark, output_dir, is_spread=is_spread) as partial:
+    with _kept(lm, output_dir, is_spread=is_spread) as partial:
         scores = plan.scores(lm, progress, partial)
         scored_at = time.perf_counter()
         answers = Answers(scores, plan.generations(lm, progress, partial))
@@ -127,7 +127,7 @@ def evaluate(
 
 
 def _kept(
-    lm: LanguageModel, benchmark: Benchmark, output_dir: Path | None, *, is_spread: bool
+    lm: LanguageModel, output_dir: Path | None, *, is_spread: bool
 ) -> AbstractContextManager[Partial | None]:
     """Return where results are kept as they are found; nowhere without a folder or a known state of the model."""
     from importlib.metadata import version
@@ -138,7 +138,7 @@ def _kept(
     if output_dir is None or state is None:
         return nullcontext()
     versions = [version(name) for name in ("unlearn-toolkit", "torch", "transformers")]
-    key = fingerprint([state, benchmark, *versions])
+    key = fingerprint([state, *versions])
     return Partial(output_dir / "eval", key, rank=rank() if is_spread else 0)
 
 

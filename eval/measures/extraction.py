@@ -60,7 +60,7 @@ class Extraction:
                 "extraction likelihood",
                 [[row] for row in dict.fromkeys(share)],
                 lambda batch: [self._likelihood(context, row, hits[row]) for row in batch],
-                key=lambda row: repr((self.length, self.n, row)),
+                name=lambda batch: (self.length, self.n, batch),
                 write=lambda _, item: item,
                 read=lambda _, value: {name: value[name] for name in ("score", "generation")},
                 partial=context.partial,

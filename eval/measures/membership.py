@@ -97,7 +97,7 @@ def _gradnorm(
             "gradient norms",
             [[row] for row in dict.fromkeys(rows)],
             norm_of,
-            key=lambda row: repr((has_end, context.lm.encode([row], [str(row.answer)]))),
+            name=lambda batch: (has_end, context.lm.encode(batch, [str(row.answer) for row in batch])),
             write=lambda _, norm: {"norm": norm},
             read=lambda _, value: value["norm"],
             partial=context.partial,

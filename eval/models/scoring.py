@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -14,6 +15,14 @@ import torch
 from torch import Tensor
 
 __all__ = ["TokenScores", "answer_logps", "token_scores"]
+
+
+_ARRAYS: dict[str, Any] = {
+    "logps": np.float32,
+    "hits": np.bool_,
+    "means": np.float32,
+    "variances": np.float32,
+}
 
 
 @dataclass(frozen=True)
@@ -32,20 +41,22 @@ class TokenScores:
     """Variance of the log-probability under that distribution, shape ``(n,)``."""
 
     def as_json(self) -> dict[str, Any]:
-        """Return the values without the token ids; `from_json` gives them back bit for bit."""
-        values = {"logps": self.logps.tolist(), "hits": self.hits.astype(int).tolist()}
-        if self.means is not None and self.variances is not None:
-            values |= {"means": self.means.tolist(), "variances": self.variances.tolist()}
-        return values
+        """Return the values without the token ids: arrays in base 64, so that `from_json` gives every bit back."""
+        arrays = {name: getattr(self, name) for name in _ARRAYS}
+        packed = {
+            name: b64encode(array.tobytes()).decode() for name, array in arrays.items() if array is not None
+        }
+        return {"avg_loss": self.avg_loss, **packed}
 
     @classmethod
     def from_json(cls, token_ids: Sequence[int], values: Mapping[str, Any]) -> TokenScores:
         """Read what `as_json` wrote."""
-        moments = (
-            np.array(values[name], np.float32) if name in values else None for name in ("means", "variances")
-        )
-        logps, hits = np.array(values["logps"], np.float32), np.array(values["hits"], np.bool_)
-        return cls(np.array(token_ids, np.int64), logps, hits, *moments)
+        arrays = {
+            name: np.frombuffer(b64decode(values[name]), kind)
+            for name, kind in _ARRAYS.items()
+            if name in values
+        }
+        return cls(np.array(token_ids, np.int64), **arrays)
 
     @property
     def num_tokens(self) -> int:

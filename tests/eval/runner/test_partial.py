@@ -184,18 +184,24 @@ def test_every_value_comes_back_bit_for_bit() -> None:
         mine, its = getattr(scores, name), getattr(again, name)
         assert mine.dtype == its.dtype
         assert mine.tobytes() == its.tobytes()
-    assert TokenScores.from_json([7], {"logps": [-1.0], "hits": [1]}).means is None
+    assert (
+        TokenScores.from_json(
+            [7], TokenScores(*(a[:1] for a in (scores.token_ids, values, scores.hits))).as_json()
+        ).means
+        is None
+    )
 
 
 def test_files_of_all_processes_are_read_and_taken_away(tmp_path: Path) -> None:
-    for rank, values in ((0, {"a": {"x": 1}}), (1, {"b": {"x": 2}})):
+    for rank, name, values in ((0, "a", [{"x": 1}]), (1, "b", [{"x": 2}, {"x": 3}])):
         with Partial(tmp_path, "key", rank=rank) as partial:
-            partial.put(values)
+            partial.put(name, values)
     with Partial(tmp_path, "another") as partial:  # writes partial.jsonl anew
-        assert partial.get("a") is partial.get("b") is None
+        assert partial.get("a", 1) is partial.get("b", 2) is None
     with Partial(tmp_path, "key", rank=2) as partial:
-        assert partial.get("a") is None
-        assert partial.get("b") == {"row": "b", "x": 2}
+        assert partial.get("a", 1) is None
+        assert [line["x"] for line in partial.get("b", 2) or ()] == [2, 3]
+        assert partial.get("b", 3) is None
         partial.discard()
     assert not list(tmp_path.iterdir())
 
@@ -213,7 +219,7 @@ def test_a_batch_is_kept_before_the_next_begins(tmp_path: Path) -> None:
             "tens",
             [[1, 2], [3]],
             work,
-            key=str,
+            name=list,
             write=lambda row, value: {"value": value},
             read=lambda row, line: line["value"],
             partial=partial,
