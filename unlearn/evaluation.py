@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from eval.artifacts import environment, write_json
 from eval.report import Report, RunInfo, now
-from unlearn.comparison import benchmark_info
 from unlearn.measure import Measure
+from unlearn.runs import benchmark_info
 
 if TYPE_CHECKING:
     from eval.data import Benchmark

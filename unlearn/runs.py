@@ -8,15 +8,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from eval.artifacts import read_json, writable_dir, write_json
 from eval.errors import ArtifactError, ConfigError
-from eval.report import RunInfo, Section
+from eval.report import BenchmarkInfo, RunInfo, Section
 from eval.types import Progress
+
+if TYPE_CHECKING:
+    from eval.data import Benchmark
 
 __all__ = [
     "Finished",
+    "benchmark_info",
     "labelled",
     "locked_run",
     "read_finished",
@@ -64,6 +68,15 @@ def locked_run(directory: Path) -> Iterator[Path]:
         yield directory
     finally:
         lock.release()
+
+
+def benchmark_info(benchmark: Benchmark) -> BenchmarkInfo:
+    """Say which questions were asked, and how many."""
+    return BenchmarkInfo(
+        name=benchmark.name,
+        splits={name: len(rows) for name, rows in benchmark.splits.items()},
+        notes=list(benchmark.notes),
+    )
 
 
 def labelled(progress: Progress | None, label: str) -> Progress | None:
