@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from eval.artifacts import environment, fingerprint, write_json
 from eval.errors import ConfigError
 from eval.processes import num_processes
-from eval.report import BenchmarkInfo, Report, RunInfo, now
+from eval.report import Report, RunInfo, now
 from eval.report.open_unlearning import EvalLog, read_log
 from finetune_baselines.monitoring import monitoring
 from unlearn.dynamics import SAMPLE, dynamics_monitor, read_dynamics, seconds_measuring
@@ -18,6 +18,7 @@ from unlearn.measure import Measure
 from unlearn.methods import DEFAULT_METHODS, make_method
 from unlearn.runs import (
     Finished,
+    benchmark_info,
     labelled,
     locked_run,
     read_finished,
@@ -341,15 +342,6 @@ class _Run:
             results=results,
             sections=[*sections[:pictures], *dynamics, *sections[pictures:], *own],
         )
-
-
-def benchmark_info(benchmark: Benchmark) -> BenchmarkInfo:
-    """Say which questions were asked, and how many."""
-    return BenchmarkInfo(
-        name=benchmark.name,
-        splits={name: len(rows) for name, rows in benchmark.splits.items()},
-        notes=list(benchmark.notes),
-    )
 
 
 def _write_config(
