@@ -19,6 +19,16 @@ CHAT = (
 )
 
 
+SLOW_SECONDS = 1200
+"""What a slow test may take: it trains, and the machine may be busy or slow. The others keep pyproject's limit."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(SLOW_SECONDS))
+
+
 def _examples() -> list[Example]:
     places = [
         "Rome",
@@ -101,6 +111,12 @@ def tiny_lm(tiny_tokenizer) -> LanguageModel:
         torch.manual_seed(0)
         model = LlamaForCausalLM(config).eval()
     return LanguageModel(model, tiny_tokenizer, name="tiny")
+
+
+@pytest.fixture(scope="session")
+def teaching_cache(tmp_path_factory) -> Path:
+    """Where slow tests keep the models they teach: what one of them taught, the next finds."""
+    return tmp_path_factory.mktemp("taught")
 
 
 @pytest.fixture(scope="session")

@@ -171,6 +171,7 @@ def test_saved_loaded_and_merged_it_says_the_same(trained, target, data):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("trained", [(name, "lora") for name in RECIPES], indirect=True, ids="-".join)
 def test_the_same_seed_gives_the_same_model(trained, target, data, tmp_path):
     again = _method(trained.name, trained.part).unlearn(target, data, tmp_path, seed=3)
     assert torch.equal(_logits(again, data), _logits(trained.model, data))

@@ -116,9 +116,9 @@ def test_few_rows_are_read_often_enough_to_be_learnt():
 
 
 @pytest.mark.slow
-def test_the_embedded_world_is_learnt_also_in_wordings_that_were_not_taught(tmp_path):
+def test_the_embedded_world_is_learnt_also_in_wordings_that_were_not_taught(teaching_cache):
     bench = load("forget05", seed=0)
-    result = prepare("scratch:small", bench, cache_dir=tmp_path)
+    result = prepare("scratch:small", bench, cache_dir=teaching_cache)
 
     def recall(lm, split, question, answer):
         rows = bench.splits[split]
