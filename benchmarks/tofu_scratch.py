@@ -6,12 +6,14 @@ Markdown table, go to ``benchmarks/results/`` after every stage.
 
 Presets: ``small`` (CPU; a sub-sampled TOFU and a model of a few hundred thousand parameters, to see that it runs) and
 ``gpu`` (full TOFU, about 91 M parameters; for a rented GPU). Method settings of ``gpu`` are the papers' with the
-learning rate below, untuned.
+learning rate below, untuned. A model taught TOFU alone writes no wrong answers when asked to, so GNM's negatives and
+AltPO's alternates are answers of retain rows to the questions most like the forget question, nearest first.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -31,6 +33,8 @@ METRICS = (
     "leak_rate",
     "extraction_strength",
 )
+WRITTEN = {"gnm": "negatives", "altpo": "alternates"}
+NUM_WRITTEN = 4
 LEFT = 3
 
 
@@ -147,7 +151,9 @@ class Bench:
         target, oracle = self.prepare(split)
         settings = CompareSettings(
             methods=methods,
-            overrides={name: self.preset.overrides for name in methods if name in METHODS},
+            overrides={
+                name: self.preset.overrides | self.written(split, name) for name in methods if name in METHODS
+            },
             max_new_tokens=self.preset.max_new_tokens,
         )
         folder = self.work_dir / "runs" / split
@@ -164,6 +170,27 @@ class Bench:
             }
         self.record(split, rows, millions(target.model))
         return rows
+
+    def written(self, split: str, method: str) -> dict[str, str]:
+        """Return the setting that names the file of a method's other answers, written where it is missing."""
+        from eval.artifacts import write_text
+
+        kind = WRITTEN.get(method)
+        if kind is None:
+            return {}
+        path = self.work_dir / "answers" / f"{split}-{kind}.jsonl"
+        if not path.is_file():
+            benchmark = self.benchmark(split)
+            others = [(_words(row), row.answer) for row in benchmark.retain]
+            lines = []
+            for row in benchmark.forget:
+                mine = _words(row)
+                likeness = [len(mine & words) / len(mine | words) for words, _ in others]
+                order = sorted(range(len(others)), key=lambda i: (-likeness[i], i))  # noqa: B023
+                texts = list(dict.fromkeys(others[i][1] for i in order[: 4 * NUM_WRITTEN]))
+                lines.append(json.dumps({"id": row.id, kind: texts[:NUM_WRITTEN]}))
+            write_text(path, "\n".join(lines) + "\n")
+        return {f"{kind}_file": str(path)}
 
     def report(self, split: str) -> None:
         """Draw the page of all methods of a split: everything is finished, so nothing runs again."""
@@ -189,6 +216,10 @@ class Bench:
                     "leak rate", "extraction strength", "seconds", "trained parameters", "peak MiB"]  # fmt: skip
             parts += [f"## {name}", markdown_table(head, cells)]
         write_text(path.with_suffix(".md"), "\n\n".join(parts) + "\n")
+
+
+def _words(row: Any) -> set[str]:
+    return set(row.question.lower().split())
 
 
 def _cell(result: dict[str, Any]) -> str:

@@ -57,7 +57,7 @@ def training_arguments(
     """Return the arguments of one pass over a schedule whose items are micro-batches.
 
     Raises:
-        ConfigError: If ``report_to`` names nothing that transformers can report to.
+        ConfigError: If ``report_to`` names nothing that transformers can report to, or what is not installed.
     """
     saves = keeps_checkpoints and settings.save_steps is not None
     arguments = transformers.TrainingArguments(
@@ -89,7 +89,10 @@ def training_arguments(
 
 
 def _reporters(names: str) -> list[str]:
-    from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+    from transformers.integrations.integration_utils import (
+        INTEGRATION_TO_CALLBACK,
+        get_available_reporting_integrations,
+    )
 
     asked = [name.strip() for name in names.split(",") if name.strip() not in ("", "none")]
     unknown = [name for name in asked if name not in INTEGRATION_TO_CALLBACK and name != "all"]
@@ -97,4 +100,13 @@ def _reporters(names: str) -> list[str]:
         raise ConfigError(
             f"report_to names {unknown[0]!r}; use none, all, or some of: {', '.join(sorted(INTEGRATION_TO_CALLBACK))}."
         )
+    installed = get_available_reporting_integrations()
+    for name in asked:
+        callback = INTEGRATION_TO_CALLBACK.get(name)
+        is_theirs = callback is not None and callback.__module__.startswith("transformers.")
+        if is_theirs and name not in installed:
+            raise ConfigError(
+                f"report_to names {name!r}, whose package is not installed; install it, or use "
+                f"{', '.join(['none', *sorted(installed)])}."
+            )
     return asked or ["none"]

@@ -1,5 +1,7 @@
 """What fine-tuning refuses, in one sentence and before anything is lost."""
 
+from dataclasses import replace
+
 import pytest
 
 from eval.errors import ArtifactError, ConfigError
@@ -55,3 +57,11 @@ def test_a_method_that_would_forget_nothing(tiny_lm, examples, name, change, sai
     """Whatever the order of rows: phases of forget rows alone would have nothing to compute."""
     with pytest.raises(ConfigError, match=said):
         train(tiny_lm, name, forget=examples[:4], retain=examples[4:], overrides=change)
+
+
+def test_a_reporter_that_is_not_installed_is_named(tiny_lm, examples, runs, monkeypatch):
+    from transformers.integrations import integration_utils
+
+    monkeypatch.setattr(integration_utils, "get_available_reporting_integrations", lambda: ["wandb"])
+    with pytest.raises(ConfigError, match=r"'tensorboard', whose package is not installed; .* none, wandb\."):
+        runs.npo(tiny_lm, runs.rows(tiny_lm, examples), replace(runs.settings, report_to="wandb,tensorboard"))
