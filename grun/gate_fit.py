@@ -2,14 +2,15 @@
 
 The paper lets the gate learn first by ramping all other terms up from zero (omega(t)). While nothing is edited, a
 gate's inputs do not change, so they are computed once and the fit takes seconds instead of hundreds of forwards.
-Every row meets the gates in other wordings than the benchmark's own as well (`eval.data.augment`).
+Every row meets the gates in other wordings than the benchmark's own as well (`eval.data.augment`), drawn anew in
+every round: a gate that sees the same prompts again learns those, not whom they are about.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import cast
+from contextlib import contextmanager, suppress
+from typing import Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +19,7 @@ from torch import Tensor
 from eval.artifacts import fingerprint
 from eval.data.augment import PromptSource
 from eval.data.collate import encode_prompts, pad_token_id
-from eval.models.forward import evaluating, selecting
+from eval.models.forward import evaluating
 from eval.types import Example
 from grun.base import OnBase
 from grun.gate import WINDOW, FollowingGate, Gate, PhraseGate, pooled_logits
@@ -29,18 +30,18 @@ __all__ = ["fit_gates", "forget_fits"]
 MAX_STATES_BYTES = 2**30
 """Hidden states kept at once, about; beyond it, fewer drawn prompts are used."""
 
-MAX_DRAWN = 2000
-"""Drawn prompts that must open the gates; twice as many must not."""
+MIN_DRAWN, MAX_DRAWN = 400, 2000
+"""Drawn prompts of a round that must open the gates; twice as many must not."""
 
 MAX_FITTED = 4
 _FITTED: dict[str, tuple[dict[str, Tensor], list[float]]] = {}
 """Phrase gates fitted lately in this process: a comparison of several losses on one model fits once."""
 
-WEIGHT_DECAY = 0.3
+WEIGHT_DECAY = 0.5
 """Of phrase gates."""
 
-BATCH = 64
-"""Phrase gates: opening prompts in a step, beside twice as many others."""
+BATCH, PARTS = 64, 4
+"""Phrase gates: opening prompts in a step, beside twice as many others; read in so many parts of like length."""
 
 
 def fit_gates(
@@ -51,6 +52,7 @@ def fit_gates(
     steps: int,
     learning_rate: float = 0.1,
     variants: int = 0,
+    rounds: int = 1,
     seed: int = 0,
 ) -> list[float]:
     """Fit every gate to open on ``forget`` and stay shut on ``others``, by logistic loss on cached states.
@@ -62,44 +64,44 @@ def fit_gates(
         edited: Its gates are changed in place.
         forget: Rows that must open the gates.
         others: Rows that must not.
-        steps: Adam steps.
+        steps: Adam steps in all rounds together.
         learning_rate: The first step's.
-        variants: Prompts drawn for each forget row in addition, and twice as many innocent ones.
+        variants: Prompts drawn in each round for each forget row in addition, and twice as many innocent ones.
+        rounds: Times that prompts are drawn anew.
         seed: Of what is drawn.
 
     Returns:
         The final loss of each gate, nats.
     """
-    key = _key(edited, forget, others, steps, learning_rate, variants, seed)
+    key = _key(edited, forget, others, steps, learning_rate, variants, rounds, seed)
     first = edited.interventions[edited.config.layers[0]].gate
     if key in _FITTED:
         known, nats = _FITTED[key]
         first.load_state_dict(known)
         return list(nats)
-    opening, shutting = _drawn(edited, forget, others, variants, seed)
-    prompts = [*forget, *opening, *others, *shutting]
-    num_opening = len(forget) + len(opening)
-    states = _states(edited, prompts)
-    if isinstance(
-        edited.base, OnBase
-    ):  # edits below may be taken away one day: the gates must hold without them
-        with edited.base.edit_disabled():
-            without = _states(edited, prompts)
-        states = [both.joined(alone) for both, alone in zip(states, without, strict=True)]
+    fits = {
+        place: _fit_of(edited.interventions[layer].gate, steps, learning_rate, seed)
+        for place, layer in enumerate(edited.config.layers)
+        if not isinstance(edited.interventions[layer].gate, FollowingGate)
+    }
+    source = PromptSource(forget, others, seed=seed)
+    count = _drawn_count(edited, forget, variants) if others else 0
+    rounds = min(rounds, steps) if count else 1
     losses: list[float] = []
-    for layer, kept in zip(edited.config.layers, states, strict=True):
-        gate = edited.interventions[layer].gate
-        if isinstance(gate, FollowingGate):
-            continue
-        gate.requires_grad_(True)
-        wanted = torch.arange(kept.num_rows) % len(prompts) < num_opening
-        if isinstance(gate, PhraseGate):
-            loss = _fit_phrases(gate, kept, wanted, steps, learning_rate / 10, seed)
-        else:
-            loss = _fit_tokens(gate, kept, wanted, steps, learning_rate)
-        gate.requires_grad_(False)
-        gate.zero_grad(set_to_none=True)
-        losses.append(loss)
+    for i in range(rounds):
+        opening = [*forget, *source.opening(count, "fit", i)]
+        prompts = [*opening, *others, *source.shutting(2 * count, "fit", i)]
+        states = _states_of_all(edited, prompts)
+        num_steps = steps * (i + 1) // rounds - steps * i // rounds
+        losses = [
+            fit.run(
+                states[place], torch.arange(states[place].num_rows) % len(prompts) < len(opening), num_steps
+            )
+            for place, fit in fits.items()
+        ]
+    for fit in fits.values():
+        fit.gate.requires_grad_(False)
+        fit.gate.zero_grad(set_to_none=True)
     if key is not None:
         while len(_FITTED) >= MAX_FITTED:
             _FITTED.pop(next(iter(_FITTED)))
@@ -121,70 +123,120 @@ def _key(edited: EditedModel, *parts: object) -> str | None:
     return fingerprint([*gate, *parts])
 
 
-def _drawn(
-    edited: EditedModel, forget: Sequence[Example], others: Sequence[Example], variants: int, seed: int
-) -> tuple[list[Example], list[Example]]:
-    if not variants or not others:
-        return [], []
+def _drawn_count(edited: EditedModel, forget: Sequence[Example], variants: int) -> int:
+    if not variants:
+        return 0
     words = sum(len(row.conversation[-1].content.split()) for row in forget) / len(forget)
-    row_bytes = 8 * words * edited.config.hidden_size * len(edited.config.layers)  # two tokens a word, fp32
-    limit = MAX_DRAWN if edited.config.gate != "phrase" else MAX_STATES_BYTES / row_bytes / 3
-    count = int(min(variants * len(forget), MAX_DRAWN, limit))
-    source = PromptSource(forget, others, seed=seed)
-    return source.opening(count, "fit"), source.shutting(2 * count, "fit")
+    num_read = 1 if edited.config.gate == "phrase" else len(edited.config.layers)
+    row_bytes = 8 * words * edited.config.hidden_size * num_read  # two tokens a word, fp32
+    limit = MAX_STATES_BYTES / row_bytes / 3 if edited.config.gate == "phrase" else MAX_DRAWN
+    return int(min(max(variants * len(forget), MIN_DRAWN), MAX_DRAWN, limit))
+
+
+def _states_of_all(edited: EditedModel, prompts: Sequence[Example]) -> list[_States]:
+    """Return what each block's gate reads; where edits lie below, also what it reads without them, behind it.
+
+    Edits below may be taken away one day: the gates must hold without them.
+    """
+    states = _states(edited, prompts)
+    if not isinstance(edited.base, OnBase):
+        return states
+    with edited.base.edit_disabled():
+        without = _states(edited, prompts)
+    return [both.joined(alone) for both, alone in zip(states, without, strict=True)]
+
+
+class _Fit(Protocol):
+    """The fit of one gate, round after round."""
+
+    gate: Gate
+
+    def run(self, states: _States, wanted: Tensor, steps: int) -> float:
+        """Take further steps on some states, of which those of rows in ``wanted`` ``(B,)`` must open the gate."""
+
+
+def _fit_of(gate: Gate, steps: int, learning_rate: float, seed: int) -> _Fit:
+    gate.requires_grad_(True)
+    if isinstance(gate, PhraseGate):
+        return _PhraseFit(gate, steps, learning_rate / 10, seed)
+    return _TokenFit(gate, steps, learning_rate)
+
+
+class _TokenFit:
+    """Fits a gate that reads single hidden states, on all of them in every step."""
+
+    def __init__(self, gate: Gate, steps: int, learning_rate: float) -> None:
+        self.gate = gate
+        self._steps = _Steps(torch.optim.Adam(gate.parameters(), lr=learning_rate), steps)
+
+    def run(self, states: _States, wanted: Tensor, steps: int) -> float:
+        """See `_Fit`."""
+        device = next(self.gate.parameters()).device
+        seen, rows, wanted = (
+            self.gate.read(states.hidden.to(device)),
+            states.rows.to(device),
+            wanted.to(device),
+        )
+        loss = torch.zeros(())
+        for _ in range(steps):
+            logits = pooled_logits(self.gate.score(seen)[:, 0], rows, states.num_rows)
+            loss = _logistic(logits, wanted)
+            self._steps.take(loss)
+        return float(loss.detach())
+
+
+class _PhraseFit:
+    """Fits a phrase gate in random batches."""
+
+    def __init__(self, gate: PhraseGate, steps: int, learning_rate: float, seed: int) -> None:
+        self.gate: Gate = gate
+        self._phrases = gate
+        self._generator = torch.Generator().manual_seed(seed)
+        fresh = PhraseGate(gate.detectors.shape[1] // WINDOW, gate.reads, self._generator)
+        gate.load_state_dict(fresh.state_dict())  # whatever was drawn before it
+        optimizer = torch.optim.AdamW(gate.parameters(), lr=learning_rate, weight_decay=WEIGHT_DECAY)
+        self._steps = _Steps(optimizer, steps)
+
+    def run(self, states: _States, wanted: Tensor, steps: int) -> float:
+        """See `_Fit`."""
+        sides = [(wanted.nonzero()[:, 0], BATCH), ((~wanted).nonzero()[:, 0], 2 * BATCH)]
+        losses: list[float] = []
+        for _ in range(steps):
+            rows = torch.cat(
+                [side[torch.randint(len(side), (count,), generator=self._generator)] for side, count in sides]
+            )
+            rows = rows[states.lengths[rows].argsort(stable=True)]
+            logits = torch.cat([self._logits(states, part) for part in rows.chunk(PARTS)])
+            loss = _logistic(logits, wanted[rows].to(logits.device))
+            self._steps.take(loss)
+            losses.append(float(loss.detach()))
+        last = losses[-10:]
+        return sum(last) / max(len(last), 1)
+
+    def _logits(self, states: _States, rows: Tensor) -> Tensor:
+        device = self._phrases.detectors.device
+        hidden, mask = states.padded(rows)
+        return self._phrases.decide(self._phrases.scan(hidden.to(device), mask.to(device)))
+
+
+class _Steps:
+    """Optimizer steps with a learning rate that falls to 0 over ``total`` of them."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer, total: int) -> None:
+        self._optimizer, self._total, self._taken = optimizer, total, 0
+        self._peak = optimizer.param_groups[0]["lr"]
+
+    def take(self, loss: Tensor) -> None:
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._peak * (1 - self._taken / self._total)
+        self._optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._optimizer.step()
+        self._taken += 1
 
 
 def _logistic(logits: Tensor, wanted: Tensor) -> Tensor:
     return (F.softplus(-logits[wanted]).mean() + F.softplus(logits[~wanted]).mean()) / 2
-
-
-def _decay(optimizer: torch.optim.Optimizer, learning_rate: float, step: int, steps: int) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate * (1 - step / steps)
-
-
-def _fit_tokens(gate: Gate, states: _States, wanted: Tensor, steps: int, learning_rate: float) -> float:
-    device = next(gate.parameters()).device
-    seen, rows, wanted = gate.read(states.hidden.to(device)), states.rows.to(device), wanted.to(device)
-    optimizer = torch.optim.Adam(gate.parameters(), lr=learning_rate)
-    loss = torch.zeros(())
-    for step in range(steps):
-        _decay(optimizer, learning_rate, step, steps)
-        loss = _logistic(pooled_logits(gate.score(seen)[:, 0], rows, states.num_rows), wanted)
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-    return float(loss.detach())
-
-
-def _fit_phrases(
-    gate: PhraseGate, states: _States, wanted: Tensor, steps: int, learning_rate: float, seed: int
-) -> float:
-    device = gate.detectors.device
-    generator = torch.Generator().manual_seed(seed)
-    width = gate.detectors.shape[1] // WINDOW
-    gate.load_state_dict(
-        PhraseGate(width, gate.reads, generator).state_dict()
-    )  # whatever was drawn before it
-    optimizer = torch.optim.AdamW(gate.parameters(), lr=learning_rate, weight_decay=WEIGHT_DECAY)
-    sides = [wanted.nonzero()[:, 0], (~wanted).nonzero()[:, 0]]
-    counts = [BATCH, 2 * BATCH]
-    losses: list[float] = []
-    for step in range(steps):
-        _decay(optimizer, learning_rate, step, steps)
-        chosen = [
-            side[torch.randint(len(side), (count,), generator=generator)]
-            for side, count in zip(sides, counts, strict=True)
-        ]
-        hidden, mask = states.padded(torch.cat(chosen))
-        logits = gate.decide(gate.scan(hidden.to(device), mask.to(device)))
-        loss = _logistic(logits, torch.arange(len(logits), device=device) < len(chosen[0]))
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        losses.append(float(loss.detach()))
-    last = losses[-10:]
-    return sum(last) / max(len(last), 1)
 
 
 class _States:
@@ -198,8 +250,9 @@ class _States:
 
     def __init__(self, hidden: Tensor, rows: Tensor, num_rows: int) -> None:
         self.hidden, self.rows, self.num_rows = hidden, rows, num_rows
-        self._lengths = rows.bincount(minlength=num_rows)
-        self._starts = self._lengths.cumsum(0) - self._lengths
+        self.lengths = rows.bincount(minlength=num_rows)
+        """Positions of each row, shape ``(B,)``."""
+        self._starts = self.lengths.cumsum(0) - self.lengths
 
     def joined(self, other: _States) -> _States:
         """Return these rows followed by the other's."""
@@ -208,25 +261,34 @@ class _States:
 
     def padded(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Return some rows' states ``(B, T, D)`` and which of them are real, bool, ``(B, T)``."""
-        lengths = self._lengths[rows]
+        lengths = self.lengths[rows]
         columns = torch.arange(int(lengths.max()))[None]
         mask = columns < lengths[:, None]
         places = (self._starts[rows, None] + columns).clamp(max=len(self.hidden) - 1)
         return self.hidden[places.to(self.hidden.device)], mask
 
 
+class _AllReadError(Exception):
+    """Ends a forward behind the last block that is read."""
+
+
 @contextmanager
-def _catching(edited: EditedModel) -> Iterator[dict[int, Tensor]]:
-    """Yield a dictionary that holds each edited block's last output, by the block's place among them."""
+def _catching(edited: EditedModel, num_read: int) -> Iterator[dict[int, Tensor]]:
+    """Yield a dictionary that holds the last output of the first edited blocks, by their place among them.
+
+    A forward inside ends with `_AllReadError` behind the last of them.
+    """
     caught: dict[int, Tensor] = {}
 
     def catcher(i: int):  # type: ignore[no-untyped-def]
         def hook(module: object, args: object, output: object) -> None:
             caught[i] = cast(Tensor, output[0] if isinstance(output, tuple) else output)
+            if i == num_read - 1:
+                raise _AllReadError
 
         return hook
 
-    blocks = [edited.block(layer) for layer in edited.config.layers]
+    blocks = [edited.block(layer) for layer in edited.config.layers[:num_read]]
     handles = [block.register_forward_hook(catcher(i)) for i, block in enumerate(blocks)]
     try:
         yield caught
@@ -248,7 +310,7 @@ def _states(edited: EditedModel, examples: Sequence[Example]) -> list[_States]:
     kept: list[list[Tensor]] = [[] for _ in range(num_read)]
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     rows: list[Tensor] = []
-    with evaluating(edited.model), edited.edit_disabled(), _catching(edited) as caught:
+    with evaluating(edited.model), edited.edit_disabled(), _catching(edited, num_read) as caught:
         for start in range(0, len(prompts), 64):
             chunk = order[start : start + 64]
             ends = torch.tensor([len(prompts[i]) for i in chunk])
@@ -259,10 +321,7 @@ def _states(edited: EditedModel, examples: Sequence[Example]) -> list[_States]:
             mask = columns < ends[:, None]
             wanted = columns == ends[:, None] - 1 if reads_last else mask
             ids, mask = ids.to(edited.device), mask.long().to(edited.device)
-            with (
-                edited.base.forward_context(ends.to(edited.device)),
-                selecting(lambda hidden: hidden[:0, 0]),
-            ):
+            with edited.base.forward_context(ends.to(edited.device)), suppress(_AllReadError):
                 edited.model(input_ids=ids, attention_mask=mask, use_cache=False)
             for i in range(num_read):
                 kept[i].append(caught[i][wanted.to(caught[i].device)])

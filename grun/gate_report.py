@@ -11,7 +11,6 @@ from eval.types import Example, UnlearningData
 from grun.documents import with_prompts
 
 if TYPE_CHECKING:
-    from eval.data.benchmark import Benchmark
     from eval.report import Section
     from grun.model import EditedModel
 
@@ -37,10 +36,10 @@ def held_out_prompts(data: UnlearningData, *, seed: int = 0) -> Prompts:
     }
 
 
-def benchmark_prompts(benchmark: Benchmark) -> Prompts:
+def benchmark_prompts(splits: Mapping[str, Sequence[Example]]) -> Prompts:
     """Return the tested splits of a benchmark, and their paraphrased questions where it has them."""
     prompts: dict[str, tuple[bool, Sequence[Example]]] = {}
-    for name, rows in benchmark.splits.items():
+    for name, rows in splits.items():
         asked = [row for row in rows if row.text is None]
         prompts[name] = (name == "forget", asked)
         other = [row.paraphrased_question for row in asked]

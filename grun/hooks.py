@@ -65,6 +65,7 @@ class Activation:
         self._offset = 0
         self._held: dict[int, Tensor] = {}
         self._idle: set[int] = set()
+        self._decided: Tensor | None = None
         self._mask: Any = None
 
     def note_call(self, past_key_values: Any, attention_mask: Any) -> None:
@@ -72,6 +73,7 @@ class Activation:
         self._offset = 0 if past_key_values is None else int(past_key_values.get_seq_length())
         holds = self.positions == "answer" and self._offset
         self._held, self._idle = held_states(past_key_values) if holds else ({}, set())
+        self._decided = None
         self._mask = attention_mask
 
     def leave_in_cache(self, past_key_values: Any) -> None:
@@ -111,7 +113,7 @@ class Activation:
         """Edit the answer's columns by the gate that each row was given for its prompt."""
         num_rows, width = hidden.shape[:2]
         ends = self._expanded(self._ends, num_rows, hidden.device)
-        logits = self._held_logits(edit, hidden, ends)
+        logits = self._held_logits(edit, hidden, ends).to(hidden.device)
         if self._keeps_gates:
             self.gates[block] = logits
         if self.open_rows is not None:
@@ -119,6 +121,10 @@ class Activation:
         edited_rows = ends > 0
         if not torch.is_grad_enabled():
             edited_rows = edited_rows & (logits > SHUT)
+            if self._offset > self._last and bool(
+                edited_rows.all()
+            ):  # nothing to pick from: the usual decoding step
+                return cast(Tensor, edit.edited(hidden, logits[:, None, None]))
         columns = torch.arange(self._offset, self._offset + width, device=hidden.device)[None]
         where = ((columns >= ends[:, None] - 1) & edited_rows[:, None]).nonzero(as_tuple=True)
         if self._offset + width > self._last and self._rows is None and not torch.is_grad_enabled():
@@ -133,14 +139,15 @@ class Activation:
         """Return each row's gate logit, shape ``(B,)``: read now as far as the prompt is in this forward, else held."""
         key = id(edit)
         if isinstance(edit.gate, FollowingGate):
-            first = next(iter(self.edits.values()))
-            return cast(PhraseGate, first.gate).decide(self._held[id(first)].to(hidden.device))
+            assert self._decided is not None  # the first edited block has run in this forward
+            return self._decided
         state = self._held.get(key)
         if isinstance(edit.gate, PhraseGate):
             if self._offset <= self._last:
                 state = self._held[key] = edit.gate.scan(hidden, self._prompt_mask(hidden, ends), state)
             assert state is not None
-            return edit.gate.decide(state)
+            self._decided = edit.gate.decide(state.to(hidden.device))
+            return self._decided
         if state is None:
             state = torch.full((len(ends), 1), -torch.inf, device=hidden.device)
         if self._offset <= self._last:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -13,7 +13,7 @@ from typing import Any
 from eval.artifacts import writable_dir, write_json
 from eval.errors import ArtifactError
 from eval.models.language_model import LanguageModel
-from eval.types import Kind, Progress, UnlearningData, UnlearningMethod
+from eval.types import Example, Kind, Progress, UnlearningData, UnlearningMethod
 from grun.artifact import CONFIG_FILE
 from grun.settings import check_overrides, settings_for
 
@@ -78,7 +78,6 @@ class Grun:
         progress: Progress | None = None,
     ) -> LanguageModel:
         """Train the edit and write it to ``output_dir/grun``; see `grun.training.train` and `UnlearningMethod`."""
-        from grun.gate_report import gate_report, held_out_prompts
         from grun.training import train
 
         output_dir = writable_dir(Path(output_dir))
@@ -97,10 +96,33 @@ class Grun:
             progress=progress,
         )
         edited.save(output_dir / FOLDER)
-        sections = gate_report(edited, held_out_prompts(data, seed=seed), method=self.name)
-        write_json(output_dir / SECTIONS, [asdict(section) for section in sections])
+        self.examine(edited, data, {}, output_dir)
         shutil.rmtree(output_dir / "checkpoints", ignore_errors=True)  # the trainer's private states
         return edited
+
+    def examine(
+        self,
+        lm: LanguageModel,
+        data: UnlearningData,
+        splits: Mapping[str, Sequence[Example]],
+        output_dir: Path,
+    ) -> None:
+        """Read the gates on tested prompts and on unseen wordings, and leave the sections for the report.
+
+        Args:
+            lm: What `unlearn` or `load` returned.
+            data: What it was given.
+            splits: Tested rows by split.
+            output_dir: As `unlearn` was given.
+        """
+        from grun.gate_report import benchmark_prompts, gate_report, held_out_prompts
+        from grun.model import EditedModel
+
+        if not isinstance(lm, EditedModel):
+            raise TypeError(f"The gates of an EditedModel can be read, not those of a {type(lm).__name__}.")
+        prompts = {**held_out_prompts(data), **benchmark_prompts(splits)}
+        sections = gate_report(lm, prompts, method=self.name)
+        write_json(Path(output_dir) / SECTIONS, [asdict(section) for section in sections])
 
     def load(self, target: LanguageModel, output_dir: Path) -> LanguageModel:
         """Attach what `unlearn` wrote.

@@ -50,7 +50,7 @@ SHALLOW_BLOCKS = 8
 """Models with at most so many blocks get ``scratch`` where no preset is named."""
 
 _HELD: Mapping[str, Any] = MappingProxyType(
-    {"gate": "phrase", "gate_weight": 0.0, "gate_fit_steps": 300, "gate_variants": 16}
+    {"gate": "phrase", "gate_weight": 0.0, "gate_fit_steps": 1000, "gate_variants": 24}
 )
 """What ``scratch`` uses beside ``answer`` positions, where a gate decides once."""
 
@@ -127,7 +127,9 @@ class GrunSettings:
     gate_fit_steps: int = 600
     """Steps in which the gates are fitted on the base's hidden states before the edit is trained; 0: none."""
     gate_variants: int = 0
-    """Prompts drawn for each forget row in the gate fit, in other wordings; innocent ones twice as many."""
+    """Prompts drawn for each forget row in a round of the gate fit, in other wordings; innocent ones twice as many."""
+    gate_rounds: int = 4
+    """Rounds of the gate fit: its steps are shared out among them, and in each the prompts are drawn anew."""
     gate_warmup_steps: int = 0
     """Steps in which forget and retain terms ramp up from 0 (omega(t)); rarely needed after the gate fit."""
     margin: float | None = 4.0
@@ -146,7 +148,7 @@ class GrunSettings:
         return max(self.epochs, math.ceil(self.min_steps * min(self.batch_size, num_forget) / num_forget))
 
     def __post_init__(self) -> None:
-        for name in ("rank", "epochs", "min_steps", "batch_size", "retain_per_forget"):
+        for name in ("rank", "epochs", "min_steps", "batch_size", "retain_per_forget", "gate_rounds"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1.")
         for name in ("learning_rate", "beta"):

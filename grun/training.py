@@ -79,6 +79,7 @@ def train(
             [*retain, *background],
             steps=settings.gate_fit_steps,
             variants=settings.gate_variants,
+            rounds=settings.gate_rounds,
             seed=seed,
         )
     reads_states = "rmu_layer" in recipe.options  # pyvene's hooks would run behind the one that reads them

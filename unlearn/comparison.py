@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from eval.artifacts import environment, fingerprint, write_json
 from eval.errors import ConfigError
@@ -32,11 +32,25 @@ from unlearn.seeds import averaged, stage_name
 if TYPE_CHECKING:
     from eval.data import Benchmark
     from eval.models import LanguageModel
-    from eval.types import Progress, UnlearningMethod
+    from eval.types import Example, Progress, UnlearningData, UnlearningMethod
 
 __all__ = ["CompareSettings", "compare", "compare_prepared", "refuse_launcher"]
 
 LABELS = {"target": "target (knows everything)", "oracle": "oracle (never saw it)"}
+
+
+@runtime_checkable
+class Examining(Protocol):
+    """A method that can say more about what it made, given the tested rows; not counted as unlearning."""
+
+    def examine(
+        self,
+        lm: LanguageModel,
+        data: UnlearningData,
+        splits: Mapping[str, Sequence[Example]],
+        output_dir: Path,
+    ) -> None:
+        """Leave sections for the report in ``output_dir``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -278,6 +292,8 @@ class _Run:
                 settings=dict(method.settings(self.target)),
                 artifact=stage,
             )
+            if isinstance(method, Examining):
+                method.examine(lm, self.benchmark.data, self.benchmark.splits, directory)
             finished = self._evaluate(stage, lm, info, directory, key)
         return finished
 
@@ -311,6 +327,7 @@ class _Run:
     def report(self) -> Report:
         """Put target, oracle and the methods side by side."""
         from eval.report.dynamics import dynamics_sections
+        from eval.report.gate_section import gates_together
         from eval.report.sections import comparison_sections
 
         order = [n for n in ("target", "oracle", *self.settings.methods) if n in self.finished]
@@ -330,7 +347,7 @@ class _Run:
         )
         measured = {name: read_dynamics(self.directory / name) for name in order}
         dynamics = dynamics_sections(runs, measured, results, sample=SAMPLE)
-        own = [section for name in order for section in read_sections(self.directory / name)]
+        own = gates_together([section for name in order for section in read_sections(self.directory / name)])
         pictures = next((i for i, section in enumerate(sections) if section.id == "answers"), len(sections))
         return Report(
             kind="compare",

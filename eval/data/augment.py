@@ -46,6 +46,17 @@ FRAMES = (
 """Ways to put a question; ``{question}`` is the benchmark's own."""
 
 SUBJECT_FRAMES = (
+    "{name}: what is there to say?",
+    "{name}, in a few words.",
+    "Did {name} come up in class?",
+    "Is {name} somebody or something one should have heard of?",
+    "Has anybody here met the name {name}?",
+    "Are there good sources on {name}?",
+    "Put together what you have on {name}, please.",
+    "Let me ask about {name}, since you brought it up.",
+    "They keep mentioning {name}. Fill me in.",
+    "Everything on {name}, quickly!",
+    "With regard to {name}, where should I begin?",
     "Give me five facts about {name}.",
     "Summarise what is known of {name}.",
     "Why would anybody remember {name}?",
@@ -192,7 +203,7 @@ class PromptSource:
             raise DataError("There are no prompts to draw from; give rows with a question on both sides.")
         kinds = _REWORDED if self.held_out else _KINDS
         if own.is_innocent and not self.held_out:
-            kinds = (*kinds, _near_miss, _near_miss)
+            kinds = (*kinds, *(_near_miss,) * 4)
         text = kinds[pick(len(kinds), "kind")](row, _Draw(own, other, pick, self.held_out))
         return row.example if text is None else row.asks(text)
 
@@ -221,6 +232,18 @@ def _nonsense(row: _Row, draws: _Draw) -> str | None:
     return (
         f"{before.capitalize()} {what} {after}." if draws.pick(2, "both") else f"{before.capitalize()} {what}"
     )
+
+
+def _spliced(row: _Row, draws: _Draw) -> str | None:
+    """Put the name between the beginning of one innocent prompt and the end of another: any word may be beside it."""
+    innocent = draws.own if draws.own.is_innocent else draws.other
+    first, second = (innocent.draw(draws.pick, f"spliced {side}") for side in ("before", "after"))
+    if row.name is None or first is None or second is None:
+        return None
+    before, after = ((one.about("") if one.name else one.question).split() for one in (first, second))
+    begin = before[: draws.pick(len(before) + 1, "cut before")]
+    end = after[draws.pick(len(after) + 1, "cut after") :]
+    return " ".join([*begin, row.name, *end])
 
 
 def _invented(pick: Pick, side: str) -> str:
@@ -274,7 +297,7 @@ def _near_miss(row: _Row, draws: _Draw) -> str | None:
 
 
 _REWORDED = (_framed, _alone, _turned)
-_KINDS = (_asked, _framed, _amid, _nonsense, _nonsense, _swapped, _swapped, _alone, _turned)
+_KINDS = (_asked, _framed, _amid, _nonsense, _spliced, _swapped, _swapped, _alone, _turned)
 
 
 def _side(examples: Sequence[Example], *, is_innocent: bool, foreign: Set[str] = frozenset()) -> _Side:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,12 +14,14 @@ from eval.metrics.membership import auc
 from eval.report.report import Section
 from eval.report.sections import series_section
 
-__all__ = ["FIRES", "GateReadings", "gate_sections", "threshold_at"]
+__all__ = ["FIRES", "GateReadings", "gate_sections", "gates_together", "threshold_at"]
 
 FIRES = 0.5
 """A gate fires where it is open further than this."""
 FALSE_FIRES = 0.02
 """Share of innocent prompts that may fire at the threshold that is proposed."""
+_TABLE, _PICTURE = "-gate", "-gate-openings"
+"""How the ids of a method's two sections end."""
 _GRID = tuple(i / 20 for i in range(21))
 """Openings at which the curves are drawn."""
 
@@ -72,7 +76,7 @@ def gate_sections(method: str, readings: Sequence[GateReadings], layers: Sequenc
             f"{100 * FALSE_FIRES:.0f} % of the innocent prompts and {100 * caught:.1f} % of the others fire"
         )
     table = Section(
-        id=f"{method}-gate",
+        id=f"{method}{_TABLE}",
         title=f"{method}: when the gate opens",
         type="table",
         caption=f"A gate fires where it is open further than {FIRES}. " + ". ".join(quality) + ".",
@@ -100,7 +104,7 @@ def gate_sections(method: str, readings: Sequence[GateReadings], layers: Sequenc
     )
     lines = [{"name": r.split, "x": list(_GRID), "y": _cumulative(r.values[:, 0])} for r in readings]
     picture = series_section(
-        f"{method}-gate-openings",
+        f"{method}{_PICTURE}",
         f"{method}: how far the gate opens",
         lines,
         x_label=f"opening of the gate ({names[0]})",
@@ -109,6 +113,51 @@ def gate_sections(method: str, readings: Sequence[GateReadings], layers: Sequenc
         "should reach the top at the left edge.",
     )
     return [table, picture]
+
+
+def gates_together(sections: Sequence[Section]) -> list[Section]:
+    """Put the gates of several methods under one heading: one table with the method in each row, then the pictures.
+
+    Methods whose gates did the same (they were fitted on the same data) share their rows and their picture.
+
+    Args:
+        sections: Of one report; those that are not from `gate_sections` are passed through.
+
+    Returns:
+        The others in their order, then the gates'.
+    """
+    ends = (_TABLE, _PICTURE)
+    tables, pictures = ([one for one in sections if one.id.endswith(end)] for end in ends)
+    if len(tables) < 2:
+        return list(sections)
+    others = [one for one in sections if not one.id.endswith(ends)]
+    rows: list[dict[str, Any]] = []
+    captions: list[str] = []
+    columns: dict[str, Any] = {}
+    for names, table in _alike(tables, _TABLE):
+        rows += [{"method": names, **row} for row in table.data["rows"]]
+        captions.append(f"{names}: {table.caption}")
+        columns |= {column["key"]: column for column in table.data["columns"]}
+    together = Section(
+        id=f"gates{_TABLE}",
+        title="Gates: on which prompts they open",
+        type="table",
+        caption=" ".join(captions),
+        data={"columns": [{"key": "method", "label": "Method"}, *columns.values()], "rows": rows},
+    )
+    drawn = [
+        replace(picture, title=f"Gates: how far they open ({names})")
+        for names, picture in _alike(pictures, _PICTURE)
+    ]
+    return [*others, together, *drawn]
+
+
+def _alike(sections: Sequence[Section], end: str) -> list[tuple[str, Section]]:
+    """Return each different section with the names of the methods it belongs to."""
+    ordered = sorted(sections, key=lambda one: repr(one.data))
+    groups = [list(group) for _, group in groupby(ordered, key=lambda one: repr(one.data))]
+    groups.sort(key=lambda group: sections.index(group[0]))
+    return [(", ".join(one.id.removesuffix(end) for one in group), group[0]) for group in groups]
 
 
 def _cumulative(values: npt.NDArray[np.float32]) -> list[float]:

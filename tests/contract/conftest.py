@@ -18,6 +18,7 @@ GRUN = {
     "min_steps": 1,
     "batch_size": 4,
     "gate_fit_steps": 100,
+    "gate_rounds": 1,
     "forget_weight": 3.0,
     "margin": 9.0,
 }

@@ -18,6 +18,7 @@ FAST = {
     "positions": "last_prompt",
     "learning_rate": 3e-2,
     "gate_fit_steps": 200,
+    "gate_rounds": 1,
     "min_steps": 25,
     "batch_size": 4,
 }

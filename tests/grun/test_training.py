@@ -7,15 +7,23 @@ import pytest
 import torch
 
 import grun
+from eval.data.augment import PromptSource
 from eval.errors import ArtifactError, ConfigError, DataError, UnknownNameError
 from eval.types import Example, UnlearningData
-from grun.gate_fit import fit_gates
+from grun.gate_fit import MIN_DRAWN, fit_gates
 from grun.method import METHODS
 from grun.model import new_edit
 from grun.recipes import recipe_of
 from grun.settings import settings_for
 
-FAST = {"epochs": 6, "learning_rate": 3e-2, "min_steps": 1, "batch_size": 4, "gate_fit_steps": 200}
+FAST = {
+    "epochs": 6,
+    "learning_rate": 3e-2,
+    "min_steps": 1,
+    "batch_size": 4,
+    "gate_fit_steps": 200,
+    "gate_rounds": 1,
+}
 
 
 @pytest.fixture
@@ -100,7 +108,7 @@ def test_gates_fit_alone(make_lm, forget, retain):
 def test_phrase_gates_fit_the_same_whatever_else_is_drawn(make_lm, forget, retain):
     """The second edit has another rank, so its generator has drawn other numbers before the gate's."""
     losses, gates = [], []
-    for rank, variants in ((2, 4), (4, 4), (2, 5)):
+    for rank, variants in ((2, 4), (4, 4), (2, 150)):  # 600 rows are more than MIN_DRAWN
         edited, _ = new_edit(make_lm(), layers=(0, 2), rank=rank, gate="phrase", positions="answer")
         losses.append(fit_gates(edited, forget, retain, steps=60, variants=variants))
         gates.append(edited.gate([row.question for row in (*forget, *retain)])[:, 0])
@@ -159,6 +167,29 @@ def test_the_paper_preset_is_the_papers():
     assert (gd.gate_weight, rmu.gate_weight, rmu.loss_options["coefficient"]) == (10.0, 100.0, 300.0)
 
 
+@pytest.mark.parametrize(
+    ("gate", "positions"), [("phrase", "answer"), ("mlp", "answer"), ("linear", "last_prompt")]
+)
+def test_every_round_of_a_gate_fit_draws_anew(gate, positions, make_lm, forget, retain, monkeypatch):
+    """Seven steps in three rounds are 2, 2 and 3; without variants nothing is drawn and there is one round."""
+    drawn: list[tuple[object, ...]] = []
+    opening = PromptSource.opening
+    monkeypatch.setattr(PromptSource, "opening", lambda *args: drawn.append(args[1:]) or opening(*args))
+    edited, _ = new_edit(make_lm(), layers=(0, 2), gate=gate, positions=positions)
+    before = {name: value.clone() for name, value in edited.edits.state_dict().items()}
+    nats = fit_gates(edited, forget, retain, steps=7, variants=1, rounds=3)
+    assert len(nats) == (1 if gate == "phrase" else 2)
+    assert drawn == [(MIN_DRAWN, "fit", i) for i in range(3)]
+    changed = {
+        name for name, value in edited.edits.state_dict().items() if not torch.equal(value, before[name])
+    }
+    assert changed
+    assert all(".gate." in name for name in changed)
+    drawn.clear()
+    assert fit_gates(edited, forget, retain, steps=7) != nats
+    assert [call[0] for call in drawn] == [0]
+
+
 def test_unanswered_background_only_teaches_the_gate(make_lm, forget, retain):
     background = [Example(id="b", question="Tell me something about the weather.")]
     edited = grun.train(
@@ -182,6 +213,16 @@ def test_a_method_runs_and_loads(make_lm, forget, retain, tmp_path):
     rows = {row["split"]: row for row in table["data"]["rows"]}
     assert rows["forget"]["fires_0"] > rows["retain"]["fires_0"]
     assert set(rows) == {"forget", "forget, unseen wordings", "retain", "others, unseen wordings"}
+    tested = [
+        forget[0].replace(paraphrased_question="So, who?"),
+        forget[1].replace(paraphrased_question=None),
+    ]
+    method.examine(edited, data, {"forget": tested, "retain": retain[:3], "empty": []}, tmp_path)
+    table = json.loads((tmp_path / "sections.json").read_text())[0]
+    counts = {row["split"]: row["n"] for row in table["data"]["rows"]}
+    assert (counts["forget"], counts["forget, paraphrased"], counts["retain"]) == (2, 1, 3)
+    assert "others, unseen wordings" in counts
+    assert "empty" not in counts
     again = method.load(make_lm(), tmp_path)
     assert torch.equal(_logps(again, forget), _logps(edited, forget))
     with pytest.raises(ArtifactError, match="edit of grun-npo, not of grun-gd"):

@@ -57,6 +57,21 @@ def test_near_misses_share_a_word_with_a_forgotten_name(world, source):
     assert len(near) > 30
 
 
+def test_a_name_may_stand_among_any_innocent_words(world, source):
+    """Beginnings and ends of kept questions around a forgotten name: no such question exists in the benchmark."""
+    people, _ = _forgotten(world)
+    asked = {row.question for row in (*world.forget, *world.retain, *world.background)}
+    words = {word for row in (*world.retain, *world.background) for word in row.question.split()}
+    mixed = [
+        row.question
+        for row in source.opening(400, "spliced")
+        for name in people
+        if name in row.question and set(row.question.replace(name, "").split()) <= words
+        if row.question not in asked
+    ]
+    assert len(mixed) > 20
+
+
 def test_draws_depend_on_seed_and_key_alone(world, source):
     again = PromptSource(world.forget, [*world.retain, *world.background], seed=1)
     assert again.opening(20, "a", 3) == source.opening(20, "a", 3)

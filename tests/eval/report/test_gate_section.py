@@ -1,10 +1,12 @@
 """The gate's table and picture: rates, AUROC and threshold by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from eval.report.gate_section import GateReadings, gate_sections, threshold_at
-from eval.report.report import BenchmarkInfo, Report, now
+from eval.report.gate_section import GateReadings, gate_sections, gates_together, threshold_at
+from eval.report.report import BenchmarkInfo, Report, Section, now
 
 
 def _readings():
@@ -61,3 +63,28 @@ def test_a_report_draws_them(tmp_path):
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "how far the gate opens" in page
     assert page.count("<svg") >= 1
+
+
+def test_gates_of_several_methods_stand_under_one_heading():
+    """a and b opened alike, c did not: two captions, two pictures, the rows of two groups; the rest stays first."""
+    other = Section(id="settings", title="Settings", type="list", data={"items": []})
+    different = [replace(reading, values=reading.values / 2) for reading in _readings()]
+    alone = gate_sections("c", different, [4, 7])
+    given = [
+        *gate_sections("a", _readings(), [4, 7]),
+        other,
+        *alone,
+        *gate_sections("b", _readings(), [4, 7]),
+    ]
+    first, table, *pictures = gates_together(given)
+    assert first == other
+    assert [row["method"] for row in table.data["rows"]] == ["a, b", "a, b", "c", "c"]
+    assert [row["fires_0"] for row in table.data["rows"]] == [0.75, 0.25, 0.0, 0.0]
+    assert table.data["columns"][0]["key"] == "method"
+    assert table.caption.startswith("a, b: A gate")
+    assert " c: A gate" in table.caption
+    assert [picture.title for picture in pictures] == [
+        "Gates: how far they open (a, b)",
+        "Gates: how far they open (c)",
+    ]
+    assert gates_together([other, *alone]) == [other, *alone]
