@@ -1,4 +1,4 @@
-"""Concurrent calls of one slow function are answered together: whoever comes first works for all who wait."""
+"""Concurrent calls of one slow function are answered together: one of those who wait works for all of them."""
 
 from __future__ import annotations
 
@@ -19,12 +19,15 @@ class _Call(Generic[A, B]):
     results: list[B] = field(default_factory=list)
     error: BaseException | None = None
     is_done: bool = False
+    turn: threading.Event = field(default_factory=threading.Event)
+    """Set once the call is answered, or should answer the next batch itself."""
 
 
 class Batcher(Generic[A, B]):
     """Joins the items of threads that call at the same time into one call.
 
-    No thread of its own: while one batch is worked on, the next one gathers.
+    No thread of its own: while one batch is worked on, the next one gathers; a call waits for the batch that is being
+    worked on and for its own, never for a later one.
 
     Args:
         work: Takes items and returns one result for each; never called by two threads at once.
@@ -33,24 +36,26 @@ class Batcher(Generic[A, B]):
     def __init__(self, work: Callable[[list[A]], Sequence[B]]) -> None:
         self._work = work
         self._waiting: list[_Call[A, B]] = []
-        self._list_lock = threading.Lock()
-        self._work_lock = threading.Lock()
+        self._is_working = False
+        self._lock = threading.Lock()
 
     def __call__(self, items: Sequence[A]) -> list[B]:
         """Return the results for ``items``; an error of the work is raised in every thread it concerns."""
         call: _Call[A, B] = _Call(items)
-        with self._list_lock:
+        with self._lock:
             self._waiting.append(call)
-        with self._work_lock:
-            if not call.is_done:
-                with self._list_lock:
-                    calls, self._waiting = self._waiting, []
-                self._answer(calls)
+            is_first, self._is_working = not self._is_working, True
+        if not is_first:
+            call.turn.wait()
+        if not call.is_done:
+            self._answer_waiting()
         if call.error is not None:
             raise call.error
         return call.results
 
-    def _answer(self, calls: Sequence[_Call[A, B]]) -> None:
+    def _answer_waiting(self) -> None:
+        with self._lock:
+            calls, self._waiting = self._waiting, []
         try:
             results = iter(self._work([item for call in calls for item in call.items]))
             for call in calls:
@@ -61,5 +66,10 @@ class Batcher(Generic[A, B]):
             if not isinstance(error, Exception):
                 raise
         finally:
+            with self._lock:
+                following = self._waiting[:1]
+                self._is_working = bool(following)
             for call in calls:
                 call.is_done = True
+            for call in [*following, *calls]:
+                call.turn.set()

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from eval.errors import ArtifactError, ConfigError, DataError
 from eval.types import Example, Prompt
 from guard.allowing import Allowlist
+from guard.batching import Batcher
 from guard.building import Lexicon, Observation, innocents, observe
 from guard.config import GuardSettings
 from guard.conversation import judged_texts
@@ -67,6 +68,7 @@ class Guard:
         self._lexicon = Lexicon.of(store, encoder.is_common_word)
         self._lock = threading.RLock()
         self._decisions: OrderedDict[tuple[str, ...], Decision] = OrderedDict()
+        self._judged: Batcher[tuple[str, ...], Decision] = Batcher(self._judge_new)
 
     @classmethod
     def build(
@@ -115,23 +117,14 @@ class Guard:
         return self.check_many([prompt])[0]
 
     def check_many(self, prompts: Sequence[Prompt]) -> list[Decision]:
-        """Judge prompts together: one pass of the encoder over those not judged before."""
+        """Judge prompts together, and those of other threads with them: one pass of the encoder over the new ones."""
         lexicon = self._lexicon
         judged = [judged_texts(prompt, lexicon.suspicion, lexicon.is_word) for prompt in prompts]
         with self._lock:
             missing = [texts for texts in dict.fromkeys(judged) if texts not in self._decisions]
-        pieces = [
-            (i, w) for i, texts in enumerate(missing) for text in texts for w in self.encoder.windows(text)
-        ]
-        vectors = self.encoder.encode(
-            [text for _, text in pieces]
-        )  # outside the lock, so that threads share a pass
+        fresh = dict(zip(missing, self._judged(missing), strict=True)) if missing else {}
         with self._lock:
-            fresh = self._judge(missing, pieces, vectors)
             decisions = [fresh.get(texts) or self._decisions.get(texts) for texts in judged]
-            self._decisions.update(fresh)
-            while len(self._decisions) > _DECISIONS_KEPT:
-                self._decisions.popitem(last=False)
         # a decision that was known a moment ago may have been forgotten by an add or remove in between
         return [d or self.check(p) for d, p in zip(decisions, prompts, strict=True)]
 
@@ -278,6 +271,20 @@ class Guard:
         if len(self.store) and self.store.veil is None:
             self.classifier = teach(self.store, self._lexicon, self.encoder, self.settings)
         self._decisions.clear()
+
+    def _judge_new(self, prompts: Sequence[tuple[str, ...]]) -> Sequence[Decision]:
+        """Judge the texts of prompts, those of several threads together."""
+        different = list(dict.fromkeys(prompts))
+        pieces = [
+            (i, w) for i, texts in enumerate(different) for text in texts for w in self.encoder.windows(text)
+        ]
+        vectors = self.encoder.encode([text for _, text in pieces])  # outside the lock: it takes longest
+        with self._lock:
+            fresh = self._judge(different, pieces, vectors)
+            self._decisions.update(fresh)
+            while len(self._decisions) > _DECISIONS_KEPT:
+                self._decisions.popitem(last=False)
+        return [fresh[texts] for texts in prompts]
 
     def _judge(
         self,

@@ -48,3 +48,54 @@ def test_an_error_reaches_whom_it_concerns_and_the_next_call_works():
     with pytest.raises(ValueError, match="bad"):
         batcher(["bad"])
     assert batcher(["good"]) == ["good"]
+
+
+def test_an_answered_call_does_not_wait_for_a_later_batch():
+    starts = {name: threading.Event() for name in ("first", "second", "third")}
+    holds = {name: threading.Event() for name in starts}
+
+    def work(items):
+        name = items[0]
+        starts[name].set()
+        assert holds[name].wait(10)
+        return items
+
+    batcher = Batcher(work)
+
+    def call(name, count):
+        threads = [threading.Thread(target=batcher, args=([name],)) for _ in range(count)]
+        for thread in threads:
+            thread.start()
+        return threads
+
+    first = call("first", 1)
+    assert starts["first"].wait(10)
+    second = call("second", 5)
+    while len(batcher._waiting) < 5:
+        time.sleep(0.001)
+    holds["first"].set()
+    assert starts["second"].wait(10)
+    third = call("third", 1)
+    while not batcher._waiting:
+        time.sleep(0.001)
+    holds["second"].set()
+    assert starts["third"].wait(10)
+    for thread in first + second:
+        thread.join(10)
+        assert not thread.is_alive(), "waits although it is answered"
+    holds["third"].set()
+    third[0].join()
+
+
+def test_many_threads_get_their_own_results():
+    batcher, found = Batcher(lambda items: [item + 1 for item in items]), {}
+
+    def ask(k):
+        found[k] = [batcher([1000 * k + i]) for i in range(200)]
+
+    threads = [threading.Thread(target=ask, args=(k,)) for k in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == {k: [[1000 * k + i + 1] for i in range(200)] for k in range(16)}
