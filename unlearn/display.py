@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
     from rich.table import Table
 
-__all__ = ["ProgressDisplay", "plain_table", "print_results", "results_table", "section_text"]
+__all__ = ["ProgressDisplay", "plain_table", "print_results", "results_tables", "section_text"]
 
 
 def _arrow(column: Column) -> str:
@@ -47,26 +47,47 @@ def _grid(report: Report) -> tuple[list[tuple[str, str]], list[list[str]], list[
     return head, texts, best
 
 
-def results_table(report: Report) -> Table:
-    """Return the main table for a terminal: best cells bold, target and oracle dimmed."""
+def results_tables(report: Report, width: int) -> list[Table]:
+    """Return the main table for a terminal: best cells bold, target and oracle dimmed.
+
+    Args:
+        report: What to show.
+        width: Characters of a line. Columns that do not fit go to further tables below; no number is cut.
+    """
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
     head, texts, best = _grid(report)
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, collapse_padding=True)
-    for i, (title, arrow) in enumerate(head):
-        heading = f"{title}\n{arrow}" if arrow else title
-        table.add_column(heading, justify="left" if i < 2 else "right", no_wrap=True, overflow="ellipsis")
     _, rows = main_table(report)
-    for i, (row, line) in enumerate(zip(rows, texts, strict=True)):
-        cells = [
-            Text(text, style="bold green" if is_best else "")
-            for text, is_best in zip(line, best[i], strict=True)
-        ]
-        last_reference = row.role != "method" and i + 1 < len(rows) and rows[i + 1].role == "method"
-        table.add_row(*cells, style="" if row.role == "method" else "dim", end_section=last_reference)
-    return table
+    tables = []
+    for shown in _column_groups(head, texts, width):
+        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False, collapse_padding=True)
+        for i in shown:
+            title, arrow = head[i]
+            heading = f"{title}\n{arrow}" if arrow else title
+            table.add_column(heading, justify="left" if i < 2 else "right", no_wrap=True, overflow="ellipsis")
+        for i, row in enumerate(rows):
+            cells = [Text(texts[i][c], style="bold green" if best[i][c] else "") for c in shown]
+            last_reference = row.role != "method" and i + 1 < len(rows) and rows[i + 1].role == "method"
+            table.add_row(*cells, style="" if row.role == "method" else "dim", end_section=last_reference)
+        tables.append(table)
+    return tables
+
+
+def _column_groups(
+    head: Sequence[tuple[str, str]], texts: Sequence[Sequence[str]], width: int
+) -> list[list[int]]:
+    """Cut the columns into tables of at most ``width`` characters, each of which begins with the method."""
+    gap, edges = 2, 2
+    widths = [max([len(title), *(len(line[i]) for line in texts)]) + gap for i, (title, _) in enumerate(head)]
+    groups = [[0]]
+    for i in range(1, len(head)):
+        is_full = sum(widths[c] for c in groups[-1]) + widths[i] + edges > width
+        if is_full and len(groups[-1]) > 1:
+            groups.append([0])
+        groups[-1].append(i)
+    return groups
 
 
 def plain_table(report: Report) -> str:
@@ -125,7 +146,8 @@ def print_results(report: Report, file: TextIO | None = None) -> None:
         from rich.console import Console
 
         console = Console(file=out)
-        console.print(results_table(report))
+        for table in results_tables(report, console.width):
+            console.print(table)
         console.print(LEGEND, style="dim", highlight=False)
     else:
         print(plain_table(report), file=out)

@@ -27,6 +27,8 @@ WIDE, NARROW = 760, 350
 
 FIGURE_TYPES = ("image/png", "image/jpeg", "image/svg+xml")
 ANSWERS_PER_PAGE = 8
+NO_VALUES = ("not comparable", "not informative", "does not apply")
+"""Words that stand where a number could not; shown quietly."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,7 @@ def render_html(report: Report) -> str:
         columns=columns,
         rows=rows,
         sections=sections,
+        nav=_nav(sections),
         colours=colours,
         kinds=sorted({run.kind for run in report.runs if role(run.method) == "method"}),
         style=Markup((here / "report.css").read_text(encoding="utf-8")),
@@ -97,6 +100,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.globals["palette_size"] = plots.PALETTE_SIZE
+    environment.globals["no_values"] = NO_VALUES
     environment.filters["cell"] = _cell
     environment.filters["number"] = format_number
     environment.filters["papers"] = _papers
@@ -106,6 +110,15 @@ def _environment() -> Environment:
 
 def _anchor(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9-]+", "-", text).strip("-") or "section"
+
+
+def _nav(sections: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return ``{words: anchor}``; sections saying the same of several methods ("npo: gates") share one entry."""
+    entries: dict[str, str] = {}
+    for section in sections:
+        words = str(section["title"]).rpartition(": ")[2]
+        entries.setdefault(words[:1].upper() + words[1:], section["id"])
+    return entries
 
 
 def _is_number(value: Any, *, or_none: bool = False) -> bool:

@@ -111,7 +111,7 @@ def methods_section(runs: Sequence[RunInfo]) -> Section | None:
         {"key": "seconds", "label": "Seconds", "digits": 1, "explain": "Time to unlearn."},
         {
             "key": "eval_seconds",
-            "label": "Evaluation s",
+            "label": "Evaluation seconds",
             "digits": 1,
             "explain": "Time to score and generate.",
         },

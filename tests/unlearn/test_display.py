@@ -5,7 +5,7 @@ import io
 import pytest
 
 from eval.report import BenchmarkInfo, Report, RunInfo
-from unlearn.display import ProgressDisplay, plain_table, print_results, results_table
+from unlearn.display import ProgressDisplay, plain_table, print_results, results_tables
 
 METHODS = {
     "target": "none",
@@ -58,15 +58,21 @@ def test_the_plain_table_is_aligned_and_fits(report):
     assert "0.300*" in lines[-1]  # the lowest ROUGE-L among the methods
 
 
-def test_the_terminal_table_shows_every_number_within_120_columns(report):
+@pytest.mark.parametrize(("width", "tables"), [(120, 1), (80, 2), (40, 6)])
+def test_the_terminal_table_shows_every_number_at_any_width(report, width, tables):
     from rich.console import Console
 
-    console = Console(file=Terminal(), width=120, force_terminal=True, color_system=None)
-    console.print(results_table(report))
+    console = Console(file=Terminal(), width=width, force_terminal=True, color_system=None)
+    cut = results_tables(report, width)
+    for table in cut:
+        console.print(table)
     text = console.file.getvalue()
-    assert max(map(len, text.splitlines())) <= 120
+    assert len(cut) == tables
+    assert max(map(len, text.splitlines())) <= width
     assert "…" not in text
-    assert "extract" in text
+    assert "3.9e-22 (0.35)" in text
+    assert text.count("guard-refuse") == tables  # each begins with the method
+    assert text.count("extract") == text.count("seconds") == 1
 
 
 def test_a_pipe_gets_plain_text_and_a_terminal_gets_rich(report, monkeypatch):

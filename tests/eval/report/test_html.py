@@ -1,6 +1,7 @@
 """The page: safe with hostile text, self-contained, complete, accessible."""
 
 import base64
+import dataclasses
 import hashlib
 import re
 from html.parser import HTMLParser
@@ -193,3 +194,16 @@ def test_more_methods_than_colours_still_draw():
     colours = colours_of([(n, "method") for n in names])
     picture = scatter_svg(data, colours=colours, width=760, prefix="p", title="t", description="d")
     assert all(f">{n}</text>" in picture for n in names)
+
+
+def test_sections_that_say_the_same_of_several_methods_share_an_entry(report):
+    gates = [
+        Section(id=f"{name}-gate", title=f"{name}: when the gate opens", type="list", data={"items": ["a"]})
+        for name in ("grun-gd", "grun-npo")
+    ]
+    page = render_html(dataclasses.replace(report, sections=gates))
+    assert re.findall(r'<li><a href="#([^"]+)">([^<]+)', page) == [
+        ("results", "Results"),
+        ("grun-gd-gate", "When the gate opens"),
+    ]
+    assert page.count('<section id="grun-') == 2
