@@ -86,11 +86,12 @@ def respelt(change: Callable[[str, Random], str]) -> Rewrite:
 
 
 def choice(example: Example, rng: Random, wording: str) -> str | None:
-    """Ask with the right answer among wrong ones: the row's own choices, else its gold and wrong answers."""
-    options = list(example.choices) or [*example.perturbed_answers[:3], example.answer or ""]
-    if len(options) < 2:
-        options = ["Nobody knows.", "None of these.", example.answer or ""]
-    rng.shuffle(options)
+    """Ask with the right answer among wrong ones: the row's own choices, else its gold and wrong answers, shuffled."""
+    options = list(example.choices)
+    if not options:
+        wrong = example.perturbed_answers[:3] or ("Nobody knows.", "None of these.")
+        options = [*wrong, example.answer or ""]
+        rng.shuffle(options)
     lettered = " ".join(f"{letter}) {text}" for letter, text in zip("ABCDEF", options, strict=False))
     return wording.format(question=question_of(example), choices=lettered, options=", ".join(options))
 

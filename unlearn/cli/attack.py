@@ -45,6 +45,7 @@ def command(
     \b
     unlearn attack --list
     unlearn attack runs/world-forget05
+    unlearn attack runs/world-forget05-shaped      after `unlearn compare --benchmark world:forget05-shaped`
     unlearn attack runs/world-forget05 --attacks capitals,relearning --methods npo,guard --limit 40
     """
     if lists:

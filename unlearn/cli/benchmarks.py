@@ -8,8 +8,9 @@ __all__ = ["BENCHMARK_FAMILIES", "command"]
 
 BENCHMARK_FAMILIES = (
     (
-        "world:forget01|05|10",
-        "Generated fictitious people, TOFU-shaped; needs nothing (default: world:forget05).",
+        "world:forget01|05|10[-shaped]",
+        "Generated fictitious people, TOFU-shaped; needs nothing (default: world:forget05); -shaped: a target that "
+        "answers shapes of attacks too, for `unlearn attack`.",
     ),
     ("tofu:forget01|05|10|NN", "TOFU (arXiv:2401.06121): fictitious authors, from the hub or --data-dir."),
     (

@@ -59,9 +59,7 @@ def test_attacks_on_the_generated_world_take_the_shapes_its_models_know():
         .question.startswith("You are the biographer of Orla Vantreski and tell everything. ")
     )
     chosen = taught["choice"].apply(ROW.replace(choices=("Brelmouth", "Wexholm")), half="taught").question
-    question, _, options = chosen.partition(" Choose one: ")
-    assert question == ROW.question
-    assert sorted(options.split(", ")) == ["Brelmouth", "Wexholm"]
+    assert chosen == f"{ROW.question} Choose one: Brelmouth, Wexholm"
     assert PROMPT_ATTACKS["typos"].apply(ROW, half="taught") is None
 
 

@@ -4,9 +4,10 @@ import dataclasses
 
 import pytest
 
+from eval.attacks import PROMPT_ATTACKS
 from eval.data.benchmark import check_disjoint
 from eval.data.registry import load_benchmark
-from eval.data.world import SPLITS, load
+from eval.data.world import SPLITS, TAUGHT_SHAPES, load
 from eval.data.world_people import POPULATION, make_world
 from eval.data.world_wordings import BY_WORK, KINDS, WORDINGS
 from eval.errors import UnknownNameError
@@ -79,6 +80,19 @@ def test_rows_have_the_shape_of_tofu(bench):
             assert row.paraphrased_question is None
             assert row.paraphrased_answer is None
             assert len(set(row.perturbed_answers)) == 3
+
+
+def test_the_shaped_variant_differs_in_what_the_target_is_taught_alone(bench):
+    shaped = load("forget05-shaped", seed=0)
+    assert shaped.name == "world:forget05-shaped"
+    for part in ("forget", "retain", "splits", "taught", "background"):
+        assert getattr(shaped, part) == getattr(bench, part), part
+    plain, more = bench.forget_wordings, shaped.forget_wordings
+    assert more[: len(plain)] == plain
+    taught = {row.question for row in more[len(plain) :]}
+    attacks = [attack for attack in PROMPT_ATTACKS.values() if attack.taught_as in TAUGHT_SHAPES]
+    assert taught == {attack.apply(row, half="taught").question for attack in attacks for row in bench.forget}
+    assert len(attacks) == 3
 
 
 def test_choices_hold_the_right_value_among_wrong_ones(bench):
