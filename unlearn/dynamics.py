@@ -51,7 +51,9 @@ def sampled(benchmark: Benchmark, rows: int = ROWS) -> Benchmark:
 
 
 def balance(values: Mapping[str, float | None]) -> float | None:
-    """Return the harmonic mean of model utility and of what is forgotten (1 - forget ROUGE-L)."""
+    """Return the harmonic mean of model utility and of what is forgotten (1 - forget ROUGE-L); LUME's own on LUME."""
+    if "lume_task_aggregate" in values:
+        return values["lume_task_aggregate"]
     utility, rouge = values.get("model_utility"), values.get("forget_Q_A_ROUGE")
     return None if utility is None or rouge is None else harmonic_mean([utility, 1 - rouge])
 

@@ -84,3 +84,4 @@ def test_balance_is_the_harmonic_mean_of_what_is_kept_and_what_is_forgotten():
     assert balance({"model_utility": 0.6, "forget_Q_A_ROUGE": 0.6}) == pytest.approx(0.48)  # 2*.6*.4/(.6+.4)
     assert balance({"model_utility": 0.6, "forget_Q_A_ROUGE": 1.0}) == 0.0
     assert balance({"model_utility": None, "forget_Q_A_ROUGE": 0.3}) is None
+    assert balance({"lume_task_aggregate": 0.25}) == 0.25
