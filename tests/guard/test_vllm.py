@@ -1,6 +1,7 @@
 """The parts of the vLLM adapter that do not need vLLM, which is not installed here: nothing below runs an engine."""
 
 import random
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,7 +9,8 @@ import torch
 from eval.errors import ConfigError
 from guard.refusals import REFUSALS
 from guard.restriction import restriction_for
-from guard.vllm import ARGUMENT, BatchBook, Gatekeeper, decision_of
+from guard.vllm import ARGUMENT, Gatekeeper, decision_of
+from guard.vllm_engine import BatchBook, SlotBook, Step, _parts, _validate
 
 KEY = b"a secret of 16 b"
 FLAGGED = "Where was Orla Vantreski born?"
@@ -119,6 +121,72 @@ def test_a_row_that_nobody_announced_is_closed(guard_, tiny_tokenizer):
     assert torch.isfinite(masked).sum() == 1
     book.add(0, None, None, [])
     assert torch.isfinite(book.apply(torch.zeros(1, len(tiny_tokenizer)))).sum() == 1
+
+
+def test_rows_of_slots_are_masked_as_if_alone(keeper, guard_, tiny_tokenizer):
+    """Slots are used again, rows come in any order, and some requests have rows for drafted tokens."""
+    draw = random.Random(0)
+    table, prompts, tickets = {}, {}, {}
+    entries = guard_.store.entries
+    book = SlotBook(
+        KEY,
+        entries,
+        tiny_tokenizer,
+        lambda slot, n: (prompts[slot] + table[slot])[:n],
+        lambda s: len(prompts[s]),
+    )
+    spelling = tiny_tokenizer(" Brelmouth Brelmouth")["input_ids"]
+    bans = 0
+    for step in range(60):
+        for slot in range(4):
+            if slot not in table or draw.random() < 0.2:
+                kind = draw.choice(["flagged", "innocent", "none"])
+                prompts[slot] = [draw.randrange(99) for _ in range(draw.randint(1, 4))]
+                question = {"flagged": FLAGGED, "innocent": INNOCENT}.get(kind)
+                admission = keeper.admit(question, prompts[slot]) if question else None
+                tickets[slot] = admission.extra_args[ARGUMENT] if admission else None
+                table[slot] = []
+                book.add(slot, tickets[slot])
+        rows = []
+        for slot in draw.sample(range(4), 3):
+            said = len(table[slot])
+            drafted = [spelling[(said + k) % len(spelling)] for k in range(draw.randint(0, 3))]
+            done = (prompts[slot] + table[slot])[-1]
+            place = len(prompts[slot]) + said - 1
+            rows += [(slot, k, place + k, token) for k, token in enumerate([done, *drafted])]
+        logits = torch.randn(len(rows), len(tiny_tokenizer), generator=torch.Generator().manual_seed(step))
+        slots, offsets, positions, fed = (list(column) for column in zip(*rows, strict=True))
+        masked = book.apply(logits, Step(slots=slots, offsets=offsets, positions=positions, fed=fed))
+        for row, (slot, offset, _, _) in enumerate(rows):
+            alone = BatchBook(KEY, entries, tiny_tokenizer)
+            alone.add(0, tickets[slot], prompts[slot], table[slot] + fed[row - offset + 1 : row + 1])
+            assert torch.equal(masked[row], alone.apply(logits[row : row + 1])[0])
+            bans += tickets[slot] is not None and not torch.isfinite(masked[row]).all()
+        for slot in set(slots):
+            table[slot].append(spelling[len(table[slot]) % len(spelling)])
+    assert bans > 5, "phrases were about to be completed"
+
+
+def test_a_slot_that_nobody_announced_is_closed(guard_, tiny_tokenizer):
+    book = SlotBook(KEY, guard_.store.entries, tiny_tokenizer, lambda slot, n: [1] * n, lambda slot: 1)
+    step = Step(slots=[3], offsets=[0], positions=[0], fed=[1])
+    assert torch.isfinite(book.apply(torch.zeros(1, len(tiny_tokenizer)), step)).sum() == 1
+
+
+def test_the_engine_does_not_start_unguarded_unless_told_to(monkeypatch):
+    monkeypatch.delenv("GUARD_STORE", raising=False)
+    with pytest.raises(ConfigError, match=r"GUARD_STORE is not set.*GUARD_STORE=off"):
+        _parts(None)
+    without = SimpleNamespace(extra_args=None)
+    with pytest.raises(ValueError, match="admitted"):
+        _validate(without)
+    monkeypatch.setenv("GUARD_STORE", "off")
+    assert _parts(None) is None
+    _validate(without)
+    monkeypatch.setenv("GUARD_STORE", "store")
+    monkeypatch.delenv("GUARD_KEY", raising=False)
+    with pytest.raises(ConfigError, match="GUARD_KEY"):
+        _parts(None)
 
 
 def test_the_engines_class_needs_vllm():
