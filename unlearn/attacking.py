@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from eval.attacks.base import Attack, AttackData
     from eval.data import Benchmark
     from eval.models import LanguageModel
-    from eval.types import Progress
+    from eval.types import Example, Progress
 
 __all__ = ["DEFAULT_ATTACKS", "AttackSettings", "attack"]
 
@@ -151,10 +151,7 @@ class _Sweep:
             {
                 "stage": self._stage_key(name, lm),
                 "attack": one.name,
-                "questions": [(e.id, e.question) for e in self.data.questions],
-                "wordings": None
-                if self.settings.wordings is None
-                else self.settings.wordings.read_text("utf-8"),
+                "questions": [(e.id, e.conversation, e.key_spans) for e in self._asked(one)],
                 "seed": self.settings.seed,
                 "max_new_tokens": self.settings.max_new_tokens,
                 "version": version("unlearn-toolkit"),
@@ -177,6 +174,11 @@ class _Sweep:
             value = {"key": key, "attack": one.name, "result": metric, "items": list(result.items)}
             write_json(path, value)
         self.results.setdefault(name, {})[one.name] = value["result"]
+
+    def _asked(self, one: Attack) -> list[Example]:
+        """Return the prompts of an attack, so that one in other words is not taken for the one done before."""
+        questions = list(self.data.questions)
+        return questions if one.ask is None else one.ask(questions, self.settings.seed)
 
     def _record(self, name: str) -> RunInfo:
         path = self.run / name / RECORD

@@ -40,6 +40,13 @@ def test_every_model_of_a_run_is_attacked_and_nothing_twice(run, compared):
     assert "What survives what" in again.out
     assert stamps == {path: path.stat().st_mtime_ns for path in files}
     assert (compared / "attack" / "report.html").is_file()
+    own = compared / "own.jsonl"
+    for wording in ("Quel est le lieu ?", "Et son lieu ?"):
+        own.write_text(json.dumps({"id": "0", "question": wording}) + "\n")
+        flags = ("--attacks", "plain", "--methods", "guard", "--wordings", own, "--max-new-tokens", 4)
+        assert run("attack", compared, *flags).code == 0
+        found = json.loads((compared / "guard" / "attacks" / "own.json").read_text())
+        assert [item["question"] for item in found["items"]] == [wording]  # other words are asked anew
 
 
 def test_bad_input_is_refused(run, compared, tmp_path):
