@@ -23,6 +23,7 @@ from unlearn.runs import (
     locked_run,
     read_finished,
     read_sections,
+    refuse_other_run,
     slug,
     start_stage,
     write_finished,
@@ -375,6 +376,7 @@ def _write_config(
         "seeds": settings.seeds,
         "overrides": {name: dict(values) for name, values in settings.overrides.items() if values},
     }
+    refuse_other_run(directory, resolved)
     write_text(directory / "config.yaml", yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ __all__ = [
     "locked_run",
     "read_finished",
     "read_sections",
+    "refuse_other_run",
     "slug",
     "start_stage",
     "write_finished",
@@ -77,6 +78,24 @@ def benchmark_info(benchmark: Benchmark) -> BenchmarkInfo:
         splits={name: len(rows) for name, rows in benchmark.splits.items()},
         notes=list(benchmark.notes),
     )
+
+
+def refuse_other_run(directory: Path, config: Mapping[str, Any]) -> None:
+    """Refuse a folder that holds the run of another model or benchmark: its work would be thrown away.
+
+    Raises:
+        ConfigError: With what the folder holds.
+    """
+    import yaml
+
+    path = directory / "config.yaml"
+    before = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
+    for name in ("benchmark", "model"):
+        if isinstance(before, dict) and name in config and before.get(name, config[name]) != config[name]:
+            raise ConfigError(
+                f"{directory} holds a run with {name} {before[name]!r}, and this one has {config[name]!r}; "
+                "choose another --output-dir, or remove that folder."
+            )
 
 
 def labelled(progress: Progress | None, label: str) -> Progress | None:

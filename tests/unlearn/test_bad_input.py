@@ -212,6 +212,18 @@ def test_a_folder_without_a_report(run, tmp_path):
     _refused(run("report", tmp_path), "is no run folder", "runs/world-forget05")
 
 
+def test_the_folder_of_another_run_is_left_alone(run, project, tmp_path):
+    flags = ("--methods", "guard-refuse", "--max-new-tokens", 4, "--output-dir", tmp_path / "run")
+    assert run("compare", *project.flags, *flags).code == 0
+    before = (tmp_path / "run" / "guard-refuse" / "result.json").read_text()
+    shutil.copytree(project.model, tmp_path / "other")
+    _refused(run("compare", *project.flags, *flags, "--model", tmp_path / "other"), "holds a run", "other")
+    shutil.copy(project.forget, tmp_path / "more.jsonl")
+    more = ("--benchmark", f"jsonl:{tmp_path / 'more.jsonl'}")
+    _refused(run("compare", *project.flags, *flags, *more), "holds a run with benchmark", "--output-dir")
+    assert (tmp_path / "run" / "guard-refuse" / "result.json").read_text() == before
+
+
 def test_windows_and_other_scripts(run, project):
     row = '{"question": "Où est né 李 Łukasz?", "answer": "à Kraków 北京 🎉."}'
     project.forget.write_bytes(f"\ufeff{row}\r\n\r\n".encode())
