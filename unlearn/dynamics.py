@@ -30,7 +30,7 @@ __all__ = [
 
 ROWS = 24
 """Questions of each split that are asked at every evaluation: always the same ones."""
-NEW_TOKENS = 32
+NEW_TOKENS = 64
 """Tokens generated for each of them."""
 SAMPLE = (
     f"Measured on at most {ROWS} questions of each split, always the same ones, with answers of at most {NEW_TOKENS} "
