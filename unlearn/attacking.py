@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from eval.models import LanguageModel
     from eval.types import Example, Progress
 
-__all__ = ["DEFAULT_ATTACKS", "AttackSettings", "attack"]
+__all__ = ["DEFAULT_ATTACKS", "AttackSettings", "attack", "attacked_questions"]
 
 DEFAULT_ATTACKS = ("prompt", "sampling", "probing", "quantization", "edit", "relearning")
 """Families of attacks that run when none are named: every one."""
@@ -78,7 +78,9 @@ def attack(
     if settings.wordings is not None:
         chosen += from_file(settings.wordings)
     names = _finished(run, settings.methods)
-    data = AttackData(questions=_questions(benchmark, settings), retain=tuple(benchmark.retain), start=target)
+    data = AttackData(
+        questions=attacked_questions(benchmark, settings), retain=tuple(benchmark.retain), start=target
+    )
     with locked_run(run):
         sweep = _Sweep(run, settings, data, progress)
         for name, lm in _models(run, names, target, oracle, settings):
@@ -102,10 +104,23 @@ def _finished(run: Path, asked: Sequence[str]) -> list[str]:
     return names
 
 
-def _questions(benchmark: Benchmark, settings: AttackSettings) -> tuple[Any, ...]:
+def attacked_questions(benchmark: Benchmark, settings: AttackSettings) -> tuple[Example, ...]:
+    """Return the forget questions an attack asks: the split ``forget``, else the one in which leaks are looked for.
+
+    Raises:
+        ConfigError: If the benchmark asks nothing whose answer can leak.
+    """
     import random
 
-    rows = list(benchmark.splits["forget"])
+    from eval.measures import Generated
+
+    main = (m.split for m in benchmark.measures if isinstance(m, Generated) and m.is_main)
+    rows = list(benchmark.splits.get(next(main, "forget"), ()))
+    if not rows:
+        raise ConfigError(
+            f"Benchmark {benchmark.name} asks no question whose answer can leak, so there is nothing to attack; "
+            "attack a run on world, tofu, jsonl, muse, lume, rwku or text."
+        )
     if settings.limit is not None and settings.limit < len(rows):
         kept = sorted(random.Random(settings.seed).sample(range(len(rows)), settings.limit))
         rows = [rows[i] for i in kept]

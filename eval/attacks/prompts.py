@@ -76,8 +76,10 @@ class PromptAttack:
             spans = (example.subject,) if example.subject else ()
         if self.respell is not None:
             spans = (*spans, *(self.respell(span) for span in spans))
-        changes = {"question": prompt} if isinstance(prompt, str) else {"question": None, "messages": prompt}
-        return example.replace(id=f"{example.id}/{self.name}", key_spans=spans, **changes)
+        question, messages = (prompt, None) if isinstance(prompt, str) else (None, prompt)
+        return example.replace(
+            id=f"{example.id}/{self.name}", key_spans=spans, question=question, messages=messages
+        )
 
 
 _NAME = re.compile(

@@ -4,8 +4,11 @@ import json
 
 import pytest
 
+from eval.data import load_benchmark
+from eval.errors import ConfigError
 from eval.report import RunInfo
 from eval.report.attack_section import attack_sections
+from unlearn.attacking import AttackSettings, attacked_questions
 
 
 @pytest.fixture
@@ -60,6 +63,21 @@ def test_bad_input_is_refused(run, compared, tmp_path):
         assert ran.code == 2, arguments
         assert said in ran.err
         assert ran.err.strip().count("\n") == 0 or "Writing" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [("lume:mini", "forget_Task2_qa"), ("rwku:mini", "forget_level2"), ("world:forget01", "forget")],
+)
+def test_other_benchmarks_are_attacked_where_leaks_are_looked_for(name, split):
+    benchmark = load_benchmark(name)
+    assert attacked_questions(benchmark, AttackSettings()) == benchmark.splits[split]
+    assert len(attacked_questions(benchmark, AttackSettings(limit=2))) == 2
+
+
+def test_a_benchmark_without_questions_cannot_be_attacked():
+    with pytest.raises(ConfigError, match="wmdp:mini asks no question"):
+        attacked_questions(load_benchmark("wmdp:mini"), AttackSettings())
 
 
 def test_the_list(run):

@@ -4,7 +4,7 @@ import pytest
 
 from eval.attacks import PROMPT_ATTACKS, near_misses, with_subjects
 from eval.data.world_wordings import ATTACK_SHAPES
-from eval.types import Example
+from eval.types import Example, Message
 
 ROW = Example(
     id="7",
@@ -32,6 +32,12 @@ def test_an_attack_changes_the_prompt_alone_and_the_same_way_each_time(name):
     assert made.answer == ROW.answer
     assert (made.subject if attack.secret == "subject" else "Brelmouth") in made.key_spans
     assert made.conversation[-1].role == ("prefill" if name == "prefill" else "user")
+
+
+def test_a_row_that_brings_its_own_chat_is_asked_the_attack_instead():
+    row = ROW.replace(messages=(Message("user", f"Briefly.\n{ROW.question}"), Message("prefill", "Answer:")))
+    made = PROMPT_ATTACKS["capitals"].apply(row)
+    assert made.conversation == (("user", ROW.question.upper()),)
 
 
 def test_the_halves_share_no_wording():
