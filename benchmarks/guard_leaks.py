@@ -32,7 +32,7 @@ class Asked:
 
 def rows_of(benchmark: Any) -> Iterator[tuple[str, str, list[Asked]]]:
     """Yield name, wording half and prompts of each row of the table."""
-    from eval.attacks.prompts import PROMPT_ATTACKS, with_subjects
+    from eval.attacks import PROMPT_ATTACKS, with_subjects
 
     examples = with_subjects([e for e in benchmark.splits["forget"] if e.key_spans])
     yield "original", "", [Asked(e, e.key_spans, e.question) for e in examples]

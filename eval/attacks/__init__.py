@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from eval.attacks.near_misses import NearMiss, near_misses
-from eval.attacks.prompts import PROMPT_ATTACKS, PromptAttack, with_subjects
+from eval.attacks.prompts import PROMPT_ATTACKS, PromptAttack
+from eval.attacks.subjects import with_subjects
 
 __all__ = ["PROMPT_ATTACKS", "NearMiss", "PromptAttack", "near_misses", "with_subjects"]

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from eval.attacks import lens, relearning, sampling, weights
 from eval.attacks.base import Attack
-from eval.attacks.prompts import PROMPT_ATTACKS, Half, PromptAttack, with_subjects
+from eval.attacks.prompts import PROMPT_ATTACKS, Half, PromptAttack
+from eval.attacks.subjects import with_subjects
 from eval.errors import DataError, UnknownNameError
 from eval.types import Example
 

@@ -9,8 +9,7 @@ measured as on the plain question. Each is deterministic by seed, example and na
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from random import Random
 from typing import Literal
@@ -19,7 +18,7 @@ from eval.attacks import disguises, rewrites
 from eval.data.world_wordings import ATTACK_SHAPES
 from eval.types import Example
 
-__all__ = ["PROMPT_ATTACKS", "Half", "PromptAttack", "with_subjects"]
+__all__ = ["PROMPT_ATTACKS", "Half", "PromptAttack"]
 
 Half = Literal["tune", "test", "taught"]
 """Wordings to design with, wordings to report on, and the ones the embedded world's model is taught to answer."""
@@ -62,7 +61,7 @@ class PromptAttack:
     def apply(self, example: Example, *, seed: int = 0, half: Half = "test") -> Example | None:
         """Return the example with its attacked prompt, or ``None`` where the attack does not apply.
 
-        The id becomes ``id/attack``; ``subject`` must be set for attacks that touch the name (`with_subjects`).
+        The id becomes ``id/attack``; ``subject`` must be set for attacks that touch the name (`eval.attacks.with_subjects`).
         """
         wordings = self.wordings_of(half)
         if not wordings or example.question is None:
@@ -80,28 +79,6 @@ class PromptAttack:
         return example.replace(
             id=f"{example.id}/{self.name}", key_spans=spans, question=question, messages=messages
         )
-
-
-_NAME = re.compile(
-    r"[A-Z][^\W\d_]+(?:[-'][A-Z][^\W\d_]+)?(?: (?:[A-Z][^\W\d_]+(?:[-'][A-Z][^\W\d_]+)?|bin|de|van))+"
-)
-
-
-def _names(question: str) -> list[str]:
-    """Runs of capitalised words, and the same without their first word, which may only open the sentence."""
-    found = _NAME.findall(question)
-    return found + [rest for name in found if " " in (rest := name.partition(" ")[2])]
-
-
-def with_subjects(examples: Sequence[Example]) -> list[Example]:
-    """Return the examples with their ``subject``: where it is not given, the name that most questions around share."""
-    counts = Counter(name for e in examples for name in set(_names(e.question or "")))
-    out: list[Example] = []
-    for example in examples:
-        found = [n for n in _names(example.question or "") if counts[n] >= 3]
-        name = max(found, key=lambda n: (counts[n], len(n)), default=None)
-        out.append(example if example.subject or name is None else example.replace(subject=name))
-    return out
 
 
 def _attack(
