@@ -61,7 +61,7 @@ class PromptAttack:
     def apply(self, example: Example, *, seed: int = 0, half: Half = "test") -> Example | None:
         """Return the example with its attacked prompt, or ``None`` where the attack does not apply.
 
-        The id becomes ``id/attack``; ``subject`` must be set for attacks that touch the name (`eval.attacks.with_subjects`).
+        The id becomes ``id/attack``; attacks that touch the name need ``subject`` (`eval.attacks.with_subjects`).
         """
         wordings = self.wordings_of(half)
         if not wordings or example.question is None:
