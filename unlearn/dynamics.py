@@ -88,7 +88,7 @@ def dynamics_monitor(
 
     def measure(lm: LanguageModel, step: int, folder: Path | None) -> Mapping[str, float | None]:
         where = folder / "dynamics" / f"step-{step:06d}" if folder is not None and is_main() else None
-        results = evaluate(lm, asked, options=options, output_dir=where).results
+        results = evaluate(lm, asked, options=options, output_dir=where, gradnorm=False).results
         return {name: result.value for name, result in results.items() if result.value is not None}
 
     criterion = balance if best_by == "balance" else best_by

@@ -6,6 +6,7 @@ import pytest
 
 from eval.data import load_benchmark
 from eval.errors import ConfigError
+from eval.metrics.composites import LUME_TERMS
 from unlearn.dynamics import balance, dynamics_monitor, sampled
 
 
@@ -78,6 +79,15 @@ def test_the_sample_is_the_same_every_time_and_never_larger_than_asked():
     assert {len(rows) for rows in first.splits.values()} == {7}
     assert "holdout" not in first.splits
     assert all(set(rows) <= set(benchmark.splits[name]) for name, rows in first.splits.items())
+
+
+def test_lumes_final_score_is_measured_along_the_way(tiny_lm, monkeypatch):
+    monkeypatch.setattr("unlearn.dynamics.NEW_TOKENS", 2)
+    values = dynamics_monitor(load_benchmark("lume:mini"), 5).measure(tiny_lm, 5, None)
+    parts = ("lume_task_aggregate", "lume_mia_score", "mmlu_acc")
+    assert values["lume_final_score"] == pytest.approx(sum(values[name] for name in parts) / 3)
+    assert set(LUME_TERMS) <= set(values)
+    assert "mia_gradnorm" not in values  # a backward pass for every row, and nothing is drawn from it
 
 
 def test_balance_is_the_harmonic_mean_of_what_is_kept_and_what_is_forgotten():
