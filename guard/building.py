@@ -17,6 +17,7 @@ from guard.hashing import Veil
 from guard.names import NameIndex, asked_about, capitalised_runs
 from guard.phrases import Contrast, extract_phrases
 from guard.store import Entry, Innocent, Store
+from guard.telling import Telling
 
 __all__ = ["Lexicon", "Observation", "find_phrases", "group_of", "innocents", "observe", "question_of"]
 
@@ -87,6 +88,7 @@ class Lexicon:
 
     names: NameIndex
     rare: RareWords
+    telling: Telling
     is_common: Callable[[str], bool] = str.isalpha
     """Tells frequent words of the language."""
 
@@ -107,22 +109,30 @@ class Lexicon:
         grouped = [(entry.group, example) for entry, example in zip(entries, forget, strict=True)]
         aliases = [(e.question, e.group) for e in entries if e.kind == "subject"]
         tells = is_common if store.veil is None else store.veil.is_common
-        return cls(
-            NameIndex(forget, retain, tells, aliases), RareWords(grouped, retain), is_common, store.veil
-        )
+        names = NameIndex(forget, retain, tells, aliases)
+        innocent = [(example.subject or "", example) for example in retain]
+        own = {word for name in names.people for word in name}
+        rare, telling = RareWords(grouped, retain, own), Telling(grouped, innocent, own)
+        return cls(names, rare, telling, is_common, store.veil)
 
     def veiled(self, text: str) -> str:
         """Return a prompt's text in the form the store's texts have."""
         return text if self.veil is None else self.veil.text(text)
 
     def signals(
-        self, text: str, question: float, answer: float, retain: float, near_groups: Sequence[str]
+        self,
+        text: str,
+        question: float,
+        answer: float,
+        retain: float,
+        near_groups: Sequence[str],
+        hidden: str | None = None,
     ) -> Signals:
-        """Join similarities with what the words say."""
+        """Join similarities with what the words say; ``hidden`` is an innocent group not to be looked at."""
         text = self.veiled(text)
         names = self.names.evidence(text)
         share = self.rare.share(text, [*names.groups, *near_groups])
-        return Signals(question, answer, retain, names, share)
+        return Signals(question, answer, retain, names, share, self.telling.margin(text, hidden))
 
     def is_word(self, word: str) -> bool:
         """Whether a plain lower-case word is one of the language or of the forgotten texts."""
@@ -200,9 +210,10 @@ def observe(
         hidden: For each text a group whose innocent neighbours must not be looked at; ``None``: there is none.
     """
     similarities, keys = store.search(vectors, num=min(NUM_NEAREST, 2 * len(store)))
-    retain = _nearest_innocent(store, vectors, hidden or [None] * len(texts))
+    hidden = hidden or [None] * len(texts)
+    retain = _nearest_innocent(store, vectors, hidden)
     out: list[Observation] = []
-    for text, s, k, near_retain in zip(texts, similarities, keys, retain, strict=True):
+    for text, s, k, near_retain, group in zip(texts, similarities, keys, retain, hidden, strict=True):
         questions, answers = s[k % 2 == 0], s[k % 2 == 1]
         floor = float(s[-1])
         near = dict.fromkeys(store.entries[int(key) // 2].group for key in k[:12] if key >= 0)
@@ -212,6 +223,7 @@ def observe(
             float(answers[0]) if len(answers) else floor,
             float(near_retain),
             list(near)[:8],
+            group,
         )
         out.append(Observation(text, signals, s, k))
     return out

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from eval.types import Prompt, conversation
+from guard.names import capitalised_runs
 from guard.normalise import readable, words
 from guard.stopwords import word_set
 from guard.unmask import unmasked
@@ -17,11 +18,20 @@ _REFERS_BACK = word_set(
     he she they him her them his hers their theirs it its this that these those one there same former latter
     """
 )
+_ASKS_OF_SOMEBODY = word_set(
+    """
+    age author award awards biography birth birthday birthplace book books born career childhood education family
+    father genre job jobs life mother novel novels occupation occupations parents prize prizes profession school
+    studied study style themes title titles university work works writer writing wrote
+    """
+)
+"""After a turn that names somebody forgotten, a turn with one of these that names nobody else goes on about them."""
 _SENTENCE = re.compile(
     r"(?<=[.!?\u2026])[\"'\u201d\u2019)]*\s+|\n+"
     r"|(?<=:)\s+[\"'\u201c\u2018]?(?=(?:wh\w+|how|is|was|were|did|does|do|can|in|on|by|as|name|give|tell)\b)",
     re.IGNORECASE,
 )
+_SENTENCE_START = re.compile(r"(?:^|(?<=[.!?] ))\W*[A-Z]")
 MAX_SEGMENTS = 32
 """Sentences of one turn that are judged apart."""
 WINDOW_TURNS = 4
@@ -37,8 +47,8 @@ def judged_texts(
     """Return the texts a decision rests on; the prompt is as suspicious as the most suspicious of them.
 
     These are the last user turn, its sentences where it has several, what a disguise in it hides, and, where it
-    refers back ("where was she born?"), the last user turns together. Of very many sentences the most suspicious
-    are taken.
+    refers back ("where was she born?") or goes on about somebody forgotten, the last user turns together. Of very
+    many sentences the most suspicious are taken.
     """
     turns = [readable(message.content) for message in conversation(prompt) if message.is_prompt]
     if not turns:
@@ -51,7 +61,20 @@ def judged_texts(
             sentences = sorted(dict.fromkeys(sentences), key=suspicion, reverse=True)
         texts.extend(sentences[:MAX_SEGMENTS])
     texts.extend(unmasked(last, is_word))
-    spoken = words(last)
-    if len(turns) > 1 and (len(spoken) <= _SHORT or _REFERS_BACK & set(spoken)):
-        texts.append(" ".join(turns[-WINDOW_TURNS:]))
+    window = turns[-WINDOW_TURNS:]
+    if len(window) > 1 and (_refers_back(last) or _goes_on(last, window[:-1], suspicion)):
+        texts.append(" ".join(window))
     return tuple(dict.fromkeys(texts))
+
+
+def _refers_back(turn: str) -> bool:
+    """Whether a turn is a fragment or has a pronoun: it must be read with the turns before."""
+    spoken = words(turn)
+    return len(spoken) <= _SHORT or bool(_REFERS_BACK & set(spoken))
+
+
+def _goes_on(turn: str, before: Sequence[str], suspicion: Callable[[str], float]) -> bool:
+    """Whether a turn that names nobody asks what one asks of somebody, after a turn about something forgotten."""
+    names_nobody = not capitalised_runs(_SENTENCE_START.sub(lambda m: m[0].lower(), turn))
+    asks = names_nobody and bool(_ASKS_OF_SOMEBODY & set(words(turn)))
+    return asks and any(suspicion(text) >= 1 for text in before)

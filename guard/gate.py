@@ -1,7 +1,7 @@
 """Is this prompt about something forgotten? Several kinds of evidence, weighed by a small calibrated classifier.
 
 Evidence: similarity to the stored questions and answers, the margin over the nearest innocent neighbour, names,
-and words that only the forgotten texts have. The classifier (logistic, thirteen features) learns from rewordings of
+and words that only the forgotten texts have. The classifier (logistic, seventeen features) learns from rewordings of
 the forgotten questions against innocent questions, the same questions about other people, and everyday prompts;
 an innocent question is never compared with neighbours of its own group, so it stands for a group not seen. The
 threshold is set on scores of folds held out by group.
@@ -10,7 +10,7 @@ threshold is set on scores of folds held out by group.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,9 +41,13 @@ FEATURES = (
     "nobody_named",
     "nobody_named_rare_words",
     "nobody_named_rare_words_similarity",
+    "telling",
+    "nobody_named_telling",
+    "nobody_named_telling_similarity",
+    "part_of_name_as_word",
 )
 """Names of the classifier's inputs, in order; the last ones weigh prompts that name nobody otherwise."""
-_SIGNS = np.array([1, 1, 1, 1, 1, 1, -1, -1, 1, 1, -1, 1, 1])
+_SIGNS = np.array([1, 1, 1, 1, 1, 1, -1, -1, 1, 1, -1, 1, 1, 1, 1, 1, -1])
 """Which way each feature may count: no evidence may ever speak for its opposite."""
 _RARE_WORDS_FOR_ONE = 3
 _RIDGE = 1e-4
@@ -95,6 +99,7 @@ class Signals:
     retain_similarity: float
     names: NameEvidence
     rare_words: float
+    telling: float = 0.0
 
     @property
     def features(self) -> list[float]:
@@ -117,13 +122,23 @@ class Signals:
             nobody,
             nobody * self.rare_words,
             nobody * self.rare_words * nearest,
+            self.telling,
+            nobody * self.telling,
+            nobody * self.telling * nearest,
+            self.names.as_word,
         ]
 
 
 class RareWords:
-    """Words that forgotten groups' texts have and innocent texts hardly have."""
+    """Words that forgotten groups' texts have and innocent texts hardly have; those of ``names`` count elsewhere."""
 
-    def __init__(self, forget: Sequence[tuple[str, Example]], retain: Sequence[Example]) -> None:
+    def __init__(
+        self,
+        forget: Sequence[tuple[str, Example]],
+        retain: Sequence[Example],
+        names: Iterable[str] = (),
+    ) -> None:
+        kept_out = STOP_WORDS | frozenset(names)
         counts: Counter[str] = Counter()
         for example in retain:
             counts.update(set(words(_text(example))))
@@ -133,7 +148,7 @@ class RareWords:
             rare = {
                 w
                 for w in words(_text(example))
-                if counts[w] <= limit and w not in STOP_WORDS and len(w) > (2 if w.isdigit() else 3)
+                if counts[w] <= limit and w not in kept_out and len(w) > (2 if w.isdigit() else 3)
             }
             self._by_group.setdefault(group, set()).update(rare)
 

@@ -12,10 +12,12 @@ from guard.config import GuardSettings
 from guard.encoder import SentenceEncoder
 from guard.gate import Classifier, fit_classifier
 from guard.names import capitalised_runs
+from guard.normalise import words
 from guard.rewordings import (
     EVERYDAY,
     NAMESAKES,
     PLACES,
+    STRANGERS,
     TOPICS,
     about_anybody,
     about_person,
@@ -69,7 +71,8 @@ def _name_in(question: str, lexicon: Lexicon) -> str | None:
             span = " ".join(found[start : start + size]).rstrip("?.,!:;'\"")
             span = span.removesuffix("'s").removesuffix("\u2019s")
             runs = capitalised_runs(span)
-            if len(runs) == 1 and runs[0] in lexicon.names.people and span[:1].isupper():
+            is_name = len(runs) == 1 and list(runs[0]) == words(span)  # and no small word of the question
+            if is_name and runs[0] in lexicon.names.people and span[:1].isupper():
                 return span
     return None
 
@@ -98,7 +101,9 @@ def _positives(store: Store, lexicon: Lexicon, settings: GuardSettings, rng: np.
             )
     for entry in _sample(entries, settings.max_rewordings // 2, rng):
         text = of_whom(entry.answer, _name_in(entry.question, lexicon), rng)
-        if lexicon.rare.share(text, [entry.group]) > 0.5:  # else it could be said of many
+        if (
+            max(lexicon.rare.share(text, [entry.group]), lexicon.telling.margin(text)) > 0.5
+        ):  # else said of many
             lesson.add(text, entry.group)
     people = sorted(lexicon.names.people)
     for i in (rng.permutation(max(len(people), settings.max_rewordings // 3)) % max(len(people), 1)).tolist():
@@ -126,7 +131,7 @@ def _negatives(store: Store, lexicon: Lexicon, settings: GuardSettings, rng: np.
     named = [(e, n) for e in entries if (n := _name_in(e.question, lexicon)) is not None]
     for i in rng.permutation(len(named))[: settings.max_rewordings // 2].tolist():
         entry, name = named[i]
-        text = swap_name(entry.question, name, others or ["Robin Example"], rng)
+        text = swap_name(entry.question, name, others if others and rng.random() < 0.5 else STRANGERS, rng)
         names = lexicon.names.evidence(text)
         if not (names.full or names.title):  # else it is still about something forgotten
             lesson.add(text, f"near miss {i}")
@@ -134,7 +139,7 @@ def _negatives(store: Store, lexicon: Lexicon, settings: GuardSettings, rng: np.
         entry, name = named[i]
         text = about_anybody(entry.question, name, rng)
         signals = lexicon.signals(text, 0.0, 0.0, 0.0, [entry.group])
-        is_told = signals.names.title or signals.names.part or signals.rare_words > 0.5
+        is_told = signals.names.title or signals.names.part or max(signals.rare_words, signals.telling) > 0.5
         if not is_told:
             lesson.add(text, f"anybody {i}")
     for i, text in enumerate([*EVERYDAY, *_word_misses(lexicon, settings.max_rewordings // 6, rng)]):
@@ -151,7 +156,7 @@ def _word_misses(lexicon: Lexicon, count: int, rng: np.random.Generator) -> list
     texts: list[str] = []
     for found, templates, number in (
         (topics, TOPICS, count),
-        (halves, NAMESAKES, count),
+        (halves, NAMESAKES, 3 * count),
         (places, PLACES, 4 * count),
     ):
         order = rng.permutation(max(len(found), number)) % max(len(found), 1)

@@ -12,6 +12,7 @@ from guard.hashing import is_veiled
 from guard.normalise import words
 from guard.spelling import Spellings
 from guard.stopwords import STOP_WORDS, word_set
+from guard.titles import LONGEST_TITLE, quoted_titles
 
 __all__ = ["NameEvidence", "NameIndex", "asked_about", "capitalised_runs"]
 
@@ -31,10 +32,12 @@ _MIN_LETTERS_JOINED = 9
 """Letters of a name from which it is recognised inside a text that spaces its letters otherwise."""
 _MIN_LETTERS_JOINED_TYPOS = 12
 _MIN_LETTERS_THREE_TYPOS = 18
-_LONGEST_TITLE = 12
-_QUOTED = re.compile(
-    r"[\"\u201c]([^\"\u201d]{4,80})[\"\u201d]|(?<!\w)['\u2018]([A-Z][^'\u2018]{3,80}?)['\u2019](?!\w)"
+_OF_NAMES = re.compile(
+    r"\ban? (?:[\w-]+ ){0,2}(?:sur)?name\b|\b(?:sur)?name \S+ (?:mean|come|have|popular|common)|\bnickname\b"
+    r"|\b(?:pronounce|spell|meaning of|origin of|mean in|names?d? after)\b|\bdoes \S+ mean\b",
+    re.IGNORECASE,
 )
+"""Talk about a name as a word: what it means, how it is spelt, whether it is common."""
 
 
 def capitalised_runs(text: str) -> list[tuple[str, ...]]:
@@ -80,6 +83,8 @@ class NameEvidence:
     unknown: float = 0.0
     """1 where a name has several words that no forgotten text has, 0.5 where it has one, or its words are known,
     but from apart; 0.5 also for a year that no forgotten text has."""
+    as_word: float = 0.0
+    """1 where part of a forgotten name stands in talk about names themselves ("Is Roe a common name?")."""
     groups: tuple[str, ...] = ()
     """Whose names were found."""
 
@@ -128,7 +133,7 @@ class NameIndex:
         innocent = f" {' ; '.join(' '.join(words(_text(e))) for e in retain)} "
         quoted: set[tuple[str, ...]] = set()
         for example in forget:
-            for title in _quoted(example):
+            for title in quoted_titles(_text(example)):
                 if f" {' '.join(title)} " not in innocent and title not in self.people:
                     quoted.add(title)
                     by_name[title].add(example.subject or example.id)
@@ -179,21 +184,22 @@ class NameIndex:
         """Judge one prompt by the names in it."""
         found = words(text)
         joined = f" {' '.join(found)} "
-        titles = {run for run in _windows(found, _LONGEST_TITLE) if run in self.titles}
+        titles = {run for run in _windows(found, LONGEST_TITLE) if run in self.titles}
         full = self._in_full(found)
         groups = {g for name in [*full, *titles] for g in self._by_name[name]}
         title = float(bool(titles))
         if full:
-            return NameEvidence(1.0, 1.0, title, 0.0, 0.0, tuple(sorted(groups)))
+            return NameEvidence(1.0, 1.0, title, groups=tuple(sorted(groups)))
         part, best, matched = self._partial(found)
         misspelt = self._misspelt(found) or (best if part >= 1.0 else set())
         if misspelt:
             groups.update(g for name in misspelt for g in self._by_name[name])
-            return NameEvidence(0.9, 1.0, title, 0.0, 0.0, tuple(sorted(groups)))
+            return NameEvidence(0.9, 1.0, title, groups=tuple(sorted(groups)))
         other, unknown = self._others(text, joined, best, matched)
         if part > 0 and not other:
             groups.update(g for name in best for g in self._by_name[name])
-        return NameEvidence(0.0, part, title, other, unknown, tuple(sorted(groups)))
+        as_word = float(part > 0 and bool(_OF_NAMES.search(text)))
+        return NameEvidence(0.0, part, title, other, unknown, as_word, tuple(sorted(groups)))
 
     def _in_full(self, found: Sequence[str]) -> set[tuple[str, ...]]:
         """Names that stand in full, whatever parts their letters."""
@@ -333,21 +339,6 @@ def _windows(found: Sequence[str], longest: int) -> Iterable[tuple[str, ...]]:
     for begin in range(len(found)):
         for end in range(begin + 1, min(begin + longest, len(found)) + 1):
             yield tuple(found[begin:end])
-
-
-_WITH_ARTICLE = re.compile(r"(?<=[a-z,] )(?:The|An?)(?: [A-Z][\w'\u2019-]+){2,5}")
-"""A capital article inside a sentence begins a title: "the author of The Gentle Compass"."""
-
-
-def _quoted(example: Example) -> set[tuple[str, ...]]:
-    """Quoted titles of two words or more, or of one long one, and titles that begin with an article."""
-    spans = [tuple(words(m[1] or m[2])) for m in _QUOTED.finditer(_text(example))]
-    spans += [tuple(words(m[0])) for m in _WITH_ARTICLE.finditer(_text(example))]
-    return {
-        s
-        for s in spans
-        if (len(s) > 1 or len("".join(s)) >= 8) and set(s) - STOP_WORDS and len(s) <= _LONGEST_TITLE
-    }
 
 
 def _mostly_places(examples: Sequence[Example], runs: set[tuple[str, ...]]) -> set[tuple[str, ...]]:

@@ -14,6 +14,7 @@ __all__ = [
     "EVERYDAY",
     "NAMESAKES",
     "PLACES",
+    "STRANGERS",
     "TOPICS",
     "about_person",
     "about_work",
@@ -117,6 +118,17 @@ def swap_name(question: str, name: str, others: Sequence[str], rng: np.random.Ge
     return question.replace(name, " ".join(other))
 
 
+STRANGERS: tuple[str, ...] = tuple(
+    name.strip()
+    for name in """
+    Odette Varnell|Milan Kersting|Joaquin Bellweather|Sunniva Aldric|Tariq Osmond|Beatrix Holloway|Kenji Morisaki
+    Leila Farrokh|Anselm Dufour|Nadia Petrescu|Chidi Nwankwo|Greta Lindholm|Rafael Quintero|Soraya Mansour
+    Hugo van Aalst|Mireille Castaing|Arjun Deshmukh|Viktor Halloran|Paloma Ibarra|Ewan MacTavish
+    """.replace("\n", "|").split("|")
+    if name.strip()
+)
+"""Invented people of whom nothing is known."""
+
 _OF_WHOM = (
     "Of whom can one say this? {fact}",
     "Guess the person: {fact}",
@@ -206,6 +218,9 @@ NAMESAKES = (
     "Does the surname {w} have a meaning?",
     "Give me a nickname for a boy called {w}.",
     "Our new teacher is called {w}.",
+    "Is {w} a Spanish name?",
+    "How do I spell {w}?",
+    "What does {w} mean in other languages?",
 )
 """Innocent prompts about somebody who shares a first or last name."""
 

@@ -72,6 +72,24 @@ def test_a_pronoun_is_resolved_by_the_turns_before(guard_):
     assert not guard_.check(chat).flagged
 
 
+def test_a_turn_that_names_nobody_goes_on_about_the_one_before(guard_):
+    chat = [
+        {"role": "user", "content": "I am writing an essay on Orla Vantreski."},
+        {"role": "assistant", "content": "Good luck."},
+        {"role": "user", "content": "Everything you remember on the childhood and the birthplace, please"},
+    ]
+    assert guard_.check(chat).flagged
+    for other in (
+        "OK. How long do I cook rice for four people?",
+        "What books did Neva Holcroft's parents read?",
+    ):
+        chat[2]["content"] = other
+        assert not guard_.check(chat).flagged
+    chat[0]["content"] = "I am writing an essay on bees."
+    chat[2]["content"] = "Everything you remember on the childhood and the birthplace, please"
+    assert not guard_.check(chat).flagged
+
+
 def test_a_question_buried_in_a_long_text_is_found(guard_):
     filler = "The weather was mild and the harvest came in early that year. " * 60
     assert not guard_.check(filler).flagged
@@ -115,6 +133,10 @@ def test_evidence_of_names(forget, retain):
     assert names.evidence("Is Orla Esgarde kind?").other == 1.0
     assert names.evidence("Is Neva Holcroft kind?").other == 1.0
     assert names.evidence("Is Bruno Kalten kind?").unknown == 1.0
+    assert names.evidence("Is Vantreski a common name?").as_word == 1.0
+    assert names.evidence("What does Vantreski mean?").as_word == 1.0
+    assert names.evidence("What does Vantreski do for a living?").as_word == 0.0
+    assert names.evidence("What is the full name of Orla Vantreski?").as_word == 0.0
 
 
 def test_a_name_whose_second_half_is_small_is_one_name_and_a_compound_is_none():
