@@ -140,3 +140,40 @@ def test_tofu_files_stand_in_the_published_order(shared_data):
     assert content[100][0] == content[440][0]  # one question twice: nothing may be keyed by its text
     assert content[100][1] != content[440][1]
     assert {len(row.perturbed_answers) for row in (*ten.splits["ra"], *ten.splits["wf"])} == {3}
+
+
+def test_a_miniature_in_tofus_own_files_is_read_as_tofu(tmp_path):
+    """The generated world written in TOFU's files: the loader needs no published data to be tested."""
+    world = load_benchmark("world:forget05")
+
+    def publish(name, rows):
+        fields = ("question", "answer", "paraphrased_question", "paraphrased_answer")
+        lines = [{field: getattr(row, field) for field in fields} for row in rows]
+        _write(
+            tmp_path / f"{name}.json",
+            [
+                line | {"perturbed_answer": list(row.perturbed_answers)}
+                for line, row in zip(lines, rows, strict=True)
+            ],
+        )
+
+    publish("full", [*world.retain, *world.forget])
+    published = ("forget05_perturbed", "retain_perturbed", "real_authors_perturbed", "world_facts_perturbed")
+    for name, split in zip(
+        (*published, "holdout05"), ("forget", "retain", "ra", "wf", "holdout"), strict=True
+    ):
+        publish(name, world.splits[split])
+    publish("forget05", world.forget)
+    publish("retain95", world.retain)
+    (tmp_path / "idontknow.jsonl").write_text("\n".join(world.refusals) + "\n", encoding="utf-8")
+    read = load_benchmark("tofu:forget05", data_dir=tmp_path)
+    assert [row.answer for row in read.forget] == [row.answer for row in world.forget]
+    assert [row.answer for row in read.retain] == [row.answer for row in world.retain]
+    assert read.refusals == world.refusals
+    assert read.evaluator == "TOFU"
+    for split, rows in read.splits.items():
+        wanted = [
+            (row.question, row.paraphrased_answer, row.perturbed_answers) for row in world.splits[split]
+        ]
+        assert [(row.question, row.paraphrased_answer, row.perturbed_answers) for row in rows] == wanted
+    assert not read.absent
