@@ -9,8 +9,13 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 NAMES = (
     "full_evaluation",
+    "evaluation_passes",
+    "evaluation_memory",
+    "evaluation_processes",
+    "generation_throughput",
     "npo_reference",
     "training_ratios",
+    "tofu_forget50",
     "generation_overhead",
     "grun_overhead",
     "grun_sequence",

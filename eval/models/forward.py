@@ -125,7 +125,7 @@ def shared_prompt_logits(
         answer_mask = predicts.to(batch.attention_mask.dtype) * batch.attention_mask[rows].gather(1, columns)
         places = (starts[rows, None] + 1 + steps[None])[predicts]
         is_last = i == len(parts) - 1
-        part_cache = cache if is_last else copy.deepcopy(cache)
+        part_cache = cache if is_last else _to_select_from(cache)
         part_cache.batch_select_indices(group[rows])
 
         def collect(
@@ -144,3 +144,15 @@ def shared_prompt_logits(
             )
     logits: Tensor = out.logits
     return logits
+
+
+def _to_select_from(cache: Any) -> Any:
+    """Return a copy of a cache of which rows are selected next: simple layers share their tensors until then."""
+    from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+    layers = getattr(cache, "layers", [None])
+    if not all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers):
+        return copy.deepcopy(cache)
+    copied = copy.copy(cache)
+    copied.layers = [copy.copy(layer) for layer in layers]
+    return copied

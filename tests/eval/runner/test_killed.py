@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from eval.models import LanguageModel
@@ -74,7 +75,6 @@ def start(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        start_new_session=True,
     )
 
 
@@ -86,13 +86,16 @@ def finish(process: subprocess.Popen[str]) -> int:
 
 
 def kill_after(process: subprocess.Popen[str], lines: int, folder: Path) -> None:
-    """Kill a whole group of processes, with no chance to clean up, once so many examples are on disk."""
+    """Kill a process and those it started, with no chance to clean up, once so many examples are on disk."""
     deadline = time.monotonic() + 300
     while sum(path.read_bytes().count(b"\n") for path in folder.glob("*/eval/partial*.jsonl")) < lines:
         assert process.poll() is None, process.communicate()[1][-3000:]
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
+    whole = psutil.Process(process.pid)
+    workers = whole.children(recursive=True)
+    for one in (whole, *workers):
+        one.kill()
     process.communicate()
     assert process.returncode == -signal.SIGKILL
 
