@@ -171,9 +171,19 @@ def test_every_metric_a_benchmark_measures_is_explained(tiny_lm):
 
 def test_benchmarks_lists_every_family(run):
     from eval.data import BENCHMARKS
+    from unlearn.cli.benchmarks import BENCHMARK_FAMILIES
 
     listed = {re.split(r"[:\[]", row["name"])[0] for row in json.loads(run("benchmarks", "--json").out)}
-    assert listed == set(BENCHMARKS)
+    assert listed == set(BENCHMARKS) == {re.split(r"[:\[]", name)[0] for name, _ in BENCHMARK_FAMILIES}
+
+
+def test_benchmarks_lists_what_another_package_registered(run, monkeypatch):
+    from eval.data.registry import BENCHMARKS
+
+    monkeypatch.setitem(BENCHMARKS._targets, "mine", "eval.data.mmlu:load")
+    rows = {row["name"]: row["summary"] for row in json.loads(run("benchmarks", "--json").out)}
+    assert rows["mine"].startswith("Load ``mmlu``")  # the loader's first sentence
+    assert "mine " in run("benchmarks").out
 
 
 @pytest.mark.slow

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import click
 
-__all__ = ["BENCHMARK_FAMILIES", "command"]
+__all__ = ["BENCHMARK_FAMILIES", "command", "listed_benchmarks"]
 
 BENCHMARK_FAMILIES = (
     (
@@ -46,15 +48,30 @@ BENCHMARK_FAMILIES = (
 """Form of the name, and one line about it."""
 
 
+def listed_benchmarks() -> list[tuple[str, str]]:
+    """Return the families above, then those that another package registered, with their loader's first sentence."""
+    import inspect
+
+    from eval.data.registry import BENCHMARKS
+
+    described = {re.split(r"[:\[]", name)[0] for name, _ in BENCHMARK_FAMILIES}
+    others = [name for name in BENCHMARKS if name not in described]
+    return [
+        *BENCHMARK_FAMILIES,
+        *((name, (inspect.getdoc(BENCHMARKS[name]) or "").partition("\n")[0]) for name in others),
+    ]
+
+
 @click.command("benchmarks")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout and nothing else.")
 def command(as_json: bool) -> None:
     """List the benchmarks."""
     from unlearn.cli.options import print_json
 
+    families = listed_benchmarks()
     if as_json:
-        print_json([{"name": name, "summary": summary} for name, summary in BENCHMARK_FAMILIES])
+        print_json([{"name": name, "summary": summary} for name, summary in families])
         return
-    width = max(len(name) for name, _ in BENCHMARK_FAMILIES)
-    for name, summary in BENCHMARK_FAMILIES:
+    width = max(len(name) for name, _ in families)
+    for name, summary in families:
         click.echo(f"{name:<{width}}  {summary}")
