@@ -38,33 +38,14 @@ def command(context: click.Context, /, prompts: tuple[str, ...], as_json: bool, 
     unlearn generate --model M --guard runs/world-forget05/guard "Where was Ada Quill born?"
     unlearn generate --model M --guard my-guard --policy refuse --audit audit.jsonl < prompts.txt
     """
-    from eval.errors import ConfigError
     from eval.models import GenerationOptions
     from unlearn.cli.options import attach, load_model, print_json, quiet_libraries
 
     config = resolve(context, GenerateConfig)
-    if config.model.partition(":")[0] == "scratch":
-        raise ConfigError(
-            "generate needs a model that has learned something; name its folder or hub name with --model "
-            "(`unlearn prepare --output-dir DIR` makes DIR/target from nothing)."
-        )
-    if not config.sample and (config.temperature, config.top_p) != (1.0, 1.0):
-        raise ConfigError("--temperature and --top-p change sampling only; add --sample, or leave them out.")
-    if config.audit is not None and config.guard is None:
-        raise ConfigError("--audit logs what a guard decides; name its store with --guard, or leave it out.")
-    if not prompts:
-        if sys.stdin.isatty():
-            raise ConfigError("No prompt was given; write one after the command, or pipe one a line into it.")
-        prompts = tuple(line.strip() for line in sys.stdin if line.strip())
-    if not prompts:
-        raise ConfigError("No prompt was given: standard input was empty; write one after the command.")
+    _check(config)
+    prompts = prompts or _from_stdin()
     quiet_libraries()
     lm = attach(load_model(config, adapter=config.adapter), config)
-    if config.audit is not None:
-        from guard import AuditLog, GuardedModel
-
-        assert isinstance(lm, GuardedModel)
-        lm.audit = AuditLog(config.audit)
     options = GenerationOptions(
         max_new_tokens=config.max_new_tokens,
         do_sample=config.sample,
@@ -87,3 +68,27 @@ def command(context: click.Context, /, prompts: tuple[str, ...], as_json: bool, 
     else:
         for answer in answers:
             click.echo(answer.text)
+
+
+def _check(config: GenerateConfig) -> None:
+    """Refuse what would answer with noise, and flags that would be ignored."""
+    from eval.errors import ConfigError
+
+    if config.model.partition(":")[0] == "scratch":
+        raise ConfigError(
+            "generate needs a model that has learned something; name its folder or hub name with --model "
+            "(`unlearn prepare --output-dir DIR` makes DIR/target from nothing)."
+        )
+    if not config.sample and (config.temperature, config.top_p) != (1.0, 1.0):
+        raise ConfigError("--temperature and --top-p change sampling only; add --sample, or leave them out.")
+
+
+def _from_stdin() -> tuple[str, ...]:
+    from eval.errors import ConfigError
+
+    if sys.stdin.isatty():
+        raise ConfigError("No prompt was given; write one after the command, or pipe one a line into it.")
+    prompts = tuple(line.strip() for line in sys.stdin if line.strip())
+    if not prompts:
+        raise ConfigError("No prompt was given: standard input was empty; write one after the command.")
+    return prompts
