@@ -5,15 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from random import Random
 
 from eval.attacks import lens, relearning, sampling, weights
 from eval.attacks.base import Attack
 from eval.attacks.prompts import PROMPT_ATTACKS, Half, PromptAttack
 from eval.attacks.subjects import with_subjects
+from eval.data.key_spans import derive_key_spans
 from eval.errors import DataError, UnknownNameError
+from eval.metrics.leakage import leaked_spans
 from eval.types import Example
 
-__all__ = ["attacks", "choose", "from_file"]
+__all__ = ["HINTS", "attacks", "choose", "from_file"]
+
+HINTS = 3
+"""Facts given away before each question by the attack of that name."""
 
 
 def attacks(*, is_world: bool = False) -> dict[str, Attack]:
@@ -26,6 +32,12 @@ def attacks(*, is_world: bool = False) -> dict[str, Attack]:
     plain = (
         Attack(name="plain", family="none", summary="The question as it stands."),
         Attack(name="paraphrase", family="prompt", summary="The question in other words.", ask=_paraphrased),
+        Attack(
+            name="hints",
+            family="prompt",
+            summary="Other forgotten facts about the same person stand before the question.",
+            ask=_hinted,
+        ),
     )
     prompts = [_prompt_attack(attack, is_world) for attack in PROMPT_ATTACKS.values()]
     every = (
@@ -101,6 +113,23 @@ def _paraphrased(examples: Sequence[Example], seed: int) -> list[Example]:
         for e in examples
         if e.paraphrased_question
     ]
+
+
+def _hinted(examples: Sequence[Example], seed: int) -> list[Example]:
+    """Put up to `HINTS` other answers about the subject before each question, none of which says what is asked for."""
+    rows = with_subjects(examples)
+    out: list[Example] = []
+    for row in rows:
+        spans = row.key_spans or derive_key_spans(row)
+        answers = dict.fromkeys(
+            str(other.answer) for other in rows if row.subject and other.subject == row.subject
+        )
+        others = [answer for answer in answers if not leaked_spans(answer, spans)]
+        if row.question is not None and others:
+            hints = Random(f"{seed}/hints/{row.id}").sample(others, min(HINTS, len(others)))
+            asked = " ".join((*hints, row.question))
+            out.append(row.replace(id=f"{row.id}/hints", question=asked, messages=None))
+    return out
 
 
 def _prompt_attack(attack: PromptAttack, is_world: bool) -> Attack:

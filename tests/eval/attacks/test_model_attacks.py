@@ -15,6 +15,7 @@ from eval.errors import ConfigError, DataError, UnknownNameError
 from eval.models import LanguageModel
 from eval.models.finetune import FinetuneSettings, finetune
 from eval.models.quantize import NF4, round_int8, round_nf4, rounded
+from eval.types import Example
 
 _TAUGHT = []
 
@@ -192,6 +193,28 @@ def test_every_attack_names_itself_and_what_it_does():
         assert attack.name == name
         assert len(attack.summary) > 10
         assert attack.summary.endswith(".")
+
+
+def test_hints_tell_other_facts_about_the_person_and_never_the_one_asked_for():
+    facts = {
+        "Where was Ada Quill born?": "In Rome.",
+        "What does Ada Quill do?": "She paints.",
+        "Who is Bo?": "Bo.",
+    }
+    rows = [
+        Example(
+            id=str(i), question=q, answer=a, subject="Bo" if "Bo" in q else "Ada Quill", key_spans=(a[:-1],)
+        )
+        for i, (q, a) in enumerate(facts.items())
+    ]
+    rows.append(rows[0].replace(id="3", question="Which town is Ada Quill's?"))  # the same secret once more
+    asked = attacks()["hints"].ask(rows, 0)
+    assert [row.question for row in asked] == [
+        "She paints. Where was Ada Quill born?",
+        "In Rome. What does Ada Quill do?",
+        "She paints. Which town is Ada Quill's?",
+    ]
+    assert [row.key_spans for row in asked] == [("In Rome",), ("She paints",), ("In Rome",)]
 
 
 def test_own_wordings(tmp_path, examples):
