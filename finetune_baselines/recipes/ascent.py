@@ -62,7 +62,7 @@ RECIPES = (
         paper="arXiv:2505.11953",
         terms=(forget("satimp"), retain("ce", weight=0.1)),
         paper_settings=TrainSettings(epochs=5, batch_size=16),
-        scratch={"epochs": 10, "beta1": 1.0, "retain_weight": 0.2},
+        scratch={"epochs": 10, "beta1": 1.0, "retain_weight": 0.15},
         scratch_lora={"learning_rate": 1.5e-3, "epochs": 14},
     ),
 )

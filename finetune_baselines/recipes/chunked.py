@@ -68,7 +68,13 @@ RECIPES = (
         ),
         paper_lora=LoraSettings(rank=16, alpha=64.0, targets=_TARGETS),
         paper_lora_learning_rate=1e-5,
-        scratch={"epochs": 4, "batch_size": 16, "retain_per_forget": 7, "max_forget_loss": 4.0},
+        scratch={
+            "epochs": 4,
+            "batch_size": 16,
+            "retain_per_forget": 7,
+            "retain_weight": 0.75,
+            "max_forget_loss": 4.0,
+        },
         scratch_lora={"alpha": 64.0, "targets": _TARGETS, "learning_rate": 2e-3},
     ),
     Recipe(

@@ -42,7 +42,7 @@ RECIPES = (
         paper="arXiv:2402.10052",
         terms=(forget("undial"), retain("ce", weight=0.0)),
         paper_settings=TrainSettings(learning_rate=1e-4),
-        scratch={"epochs": 8, "retain_weight": 1.0, "beta": 20.0},
+        scratch={"learning_rate": 1.5e-3, "epochs": 8, "retain_weight": 1.0, "beta": 30.0},
         scratch_lora={"learning_rate": 1.5e-3, "epochs": 10},
     ),
 )

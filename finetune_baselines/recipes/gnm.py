@@ -28,8 +28,8 @@ RECIPES = (
         parametrization="adalora",
         paper_settings=TrainSettings(learning_rate=1e-4, epochs=10, batch_size=1, warmup_epochs=0.0),
         paper_lora=LoraSettings(rank=8, alpha=8.0),
-        scratch={"max_forget_loss": 3.0, "gnm_weight": 0.5, "klr_weight": 3.0},
-        scratch_lora={"learning_rate": 5e-3, "epochs": 18, "rank": 8, "alpha": 32.0},
+        scratch={"max_forget_loss": 3.0, "ga_weight": 1.0, "klr_weight": 2.0},
+        scratch_lora={"learning_rate": 1e-2, "epochs": 16, "rank": 8, "alpha": 32.0},
     ),
 )
 """The recipes of this family."""

@@ -17,7 +17,7 @@ RECIPES = (
         summary='Prefers "I don\'t know" lines to the forget answers, and keeps the retain answers',
         paper="arXiv:2305.18290; as unlearning arXiv:2404.05868",
         terms=(forget("dpo", other="refusal"), retain("ce")),
-        scratch={"epochs": 8, "retain_per_forget": 3, "retain_weight": 3.0, "beta": 0.05},
+        scratch={"epochs": 8, "retain_per_forget": 3, "retain_weight": 9.0, "beta": 0.03},
         scratch_lora=_SCRATCH_LORA,
     ),
     Recipe(
@@ -35,7 +35,7 @@ RECIPES = (
         terms=(forget("dpo", other="alternate"), retain("ce")),
         extras=(AlternateOptions,),
         paper_settings=TrainSettings(learning_rate=5e-5, epochs=2, batch_size=35, accumulation=7),
-        scratch={**_SCRATCH, "epochs": 6, "retain_weight": 3.0},
+        scratch={**_SCRATCH, "epochs": 6, "retain_weight": 6.0},
         scratch_lora=_SCRATCH_LORA,
     ),
     *(
@@ -47,14 +47,15 @@ RECIPES = (
             options={"divergence": divergence},
             paper_settings=TrainSettings(epochs=5, batch_size=64, accumulation=4),
             paper_lora=LoraSettings(rank=8, alpha=32.0, dropout=0.05),
-            scratch={"learning_rate": rate, "epochs": 10},
+            # No retain term holds the rest in place: few large steps lose less than many small ones.
+            scratch={"learning_rate": rate, "epochs": 3},
             scratch_lora={"learning_rate": 5e-4},
         )
         for divergence, words, rate in (
-            ("tv", "total variation", 3e-4),
-            ("kl", "KL divergence", 2e-4),
-            ("js", "Jensen-Shannon divergence", 2e-4),
-            ("pearson", "Pearson divergence", 1e-4),
+            ("tv", "total variation", 9.5e-4),
+            ("kl", "KL divergence", 8.5e-4),
+            ("js", "Jensen-Shannon divergence", 8.5e-4),
+            ("pearson", "Pearson divergence", 8.5e-4),
         )
     ),
 )
