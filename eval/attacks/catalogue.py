@@ -10,6 +10,7 @@ from random import Random
 from eval.attacks import lens, relearning, sampling, weights
 from eval.attacks.base import Attack
 from eval.attacks.prompts import PROMPT_ATTACKS, Half, PromptAttack
+from eval.attacks.rewrites import asked_as
 from eval.attacks.subjects import with_subjects
 from eval.data.key_spans import derive_key_spans
 from eval.errors import DataError, UnknownNameError
@@ -99,8 +100,8 @@ def from_file(path: Path) -> list[Attack]:
             name=name,
             family="prompt",
             summary=f"Wordings from {path.name}.",
-            ask=lambda examples, seed, wordings=wordings: [  # type: ignore[misc]
-                e.replace(question=wordings[e.id], messages=None) for e in examples if e.id in wordings
+            ask=lambda examples, seed, wordings=wordings, name=name: [  # type: ignore[misc]
+                asked_as(e, wordings[e.id], name) for e in examples if e.id in wordings
             ],
         )
         for name, wordings in by_attack.items()
@@ -108,11 +109,7 @@ def from_file(path: Path) -> list[Attack]:
 
 
 def _paraphrased(examples: Sequence[Example], seed: int) -> list[Example]:
-    return [
-        e.replace(id=f"{e.id}/paraphrase", question=e.paraphrased_question, messages=None)
-        for e in examples
-        if e.paraphrased_question
-    ]
+    return [asked_as(e, e.paraphrased_question, "paraphrase") for e in examples if e.paraphrased_question]
 
 
 def _hinted(examples: Sequence[Example], seed: int) -> list[Example]:
@@ -127,8 +124,7 @@ def _hinted(examples: Sequence[Example], seed: int) -> list[Example]:
         others = [answer for answer in answers if not leaked_spans(answer, spans)]
         if row.question is not None and others:
             hints = Random(f"{seed}/hints/{row.id}").sample(others, min(HINTS, len(others)))
-            asked = " ".join((*hints, row.question))
-            out.append(row.replace(id=f"{row.id}/hints", question=asked, messages=None))
+            out.append(asked_as(row, " ".join((*hints, row.question)), "hints"))
     return out
 
 

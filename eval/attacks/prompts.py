@@ -75,10 +75,7 @@ class PromptAttack:
             spans = (example.subject,) if example.subject else ()
         if self.respell is not None:
             spans = (*spans, *(self.respell(span) for span in spans))
-        question, messages = (prompt, None) if isinstance(prompt, str) else (None, prompt)
-        return example.replace(
-            id=f"{example.id}/{self.name}", key_spans=spans, question=question, messages=messages
-        )
+        return rewrites.asked_as(example, prompt, self.name).replace(key_spans=spans)
 
 
 def _attack(

@@ -15,6 +15,7 @@ from eval.types import Example, Message
 
 __all__ = [
     "Rewrite",
+    "asked_as",
     "buried",
     "choice",
     "cloze",
@@ -41,6 +42,14 @@ _SMALL = _words(
 
 Rewrite: TypeAlias = Callable[[Example, Random, str], "str | tuple[Message, ...] | None"]
 """Takes an example, a source of chance and a wording; returns the new prompt, or ``None`` where it does not fit."""
+
+
+def asked_as(example: Example, prompt: str | tuple[Message, ...], name: str) -> Example:
+    """Return the example asked another way, its id ``id/name``: a raw prompt stays one, a chat takes its place."""
+    if isinstance(prompt, str) and example.conversation[-1].role == "prompt":
+        prompt = (Message("prompt", prompt),)
+    question, messages = (prompt, None) if isinstance(prompt, str) else (None, prompt)
+    return example.replace(id=f"{example.id}/{name}", question=question, messages=messages)
 
 
 def question_of(example: Example) -> str:

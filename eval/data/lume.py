@@ -104,6 +104,8 @@ def _rows(tables: Tables, part: str) -> dict[tuple[str, str], list[Example]]:
                 "and ids that end in sc or qa and a digit."
             )
         example = raw_question(str(row["id"]), str(row["input"]), str(row["output"]))
+        if kind == "qa":
+            example = example.replace(question=str(row["input"]))
         groups.setdefault((task, kind), []).append(example)
     return groups
 

@@ -40,6 +40,11 @@ def test_a_row_that_brings_its_own_chat_is_asked_the_attack_instead():
     assert made.conversation == (("user", ROW.question.upper()),)
 
 
+def test_a_raw_prompt_stays_raw():
+    made = PROMPT_ATTACKS["capitals"].apply(ROW.replace(messages=(Message("prompt", ROW.question),)))
+    assert made.conversation == (("prompt", ROW.question.upper()),)
+
+
 def test_the_halves_share_no_wording():
     for attack in PROMPT_ATTACKS.values():
         tune, test = set(attack.wordings_of("tune")), set(attack.wordings_of("test"))
