@@ -7,12 +7,14 @@ import os
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from eval.data import muse
 
+UNLEARN = str(Path(sys.executable).parent / "unlearn")
 HEADLINES = {
     "muse:mini": ("forget_verbmem_ROUGE", "retain_knowmem_ROUGE", "privleak", "mia_gradnorm"),
     "wmdp:mini": ("wmdp_mini_acc", "mmlu_acc"),
@@ -186,24 +188,40 @@ def test_benchmarks_lists_what_another_package_registered(run, monkeypatch):
     assert "mine " in run("benchmarks").out
 
 
+@pytest.fixture(scope="module")
+def from_nothing(request, tmp_path_factory):
+    """`unlearn compare` on every benchmark that a test of this session asks for, nothing cached, two at a time."""
+
+    def compare(name: str) -> subprocess.CompletedProcess[str]:
+        folder = tmp_path_factory.mktemp(name.replace(":", "-"))
+        command = [
+            UNLEARN,
+            "compare",
+            "--benchmark",
+            name,
+            "--model",
+            "scratch:tiny",
+            "--methods",
+            "graddiff",
+            "--json",
+        ]
+        environment = os.environ | {"UNLEARN_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
+        return subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, env=environment, check=False
+        )
+
+    asked = [
+        item.callspec.params["name"] for item in request.session.items if "from_nothing" in item.fixturenames
+    ]
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        yield {name: pool.submit(compare, name) for name in asked}
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", HEADLINES)
-def test_compare_runs_from_nothing(tmp_path, name):
-    unlearn = str(Path(sys.executable).parent / "unlearn")
-    command = [
-        unlearn,
-        "compare",
-        "--benchmark",
-        name,
-        "--model",
-        "scratch:tiny",
-        "--methods",
-        "graddiff",
-        "--json",
-    ]
-    environment = {**os.environ, "UNLEARN_CACHE": str(tmp_path / "cache")}
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment, check=False)
+def test_compare_runs_from_nothing(from_nothing, name):
+    done = from_nothing[name].result()
     assert done.returncode == 0, done.stderr[-2000:]
     results = json.loads(done.stdout)["results"]
     for metric in HEADLINES[name]:

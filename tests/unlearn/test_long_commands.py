@@ -121,9 +121,9 @@ def test_the_commands_in_the_pages_run(world, shared_data, project, tiny_lm, tmp
     monkeypatch.chdir(tmp_path)
     for line in _page_commands():
         words = shlex.split(line, comments=True)[1:]
-        limits = {"METHODS": "graddiff,guard-refuse", "MAX_NEW_TOKENS": "8"}
+        limits = {"METHODS": "graddiff,guard-refuse", "MAX_NEW_TOKENS": "8", "MAX_RETAIN": "40"}
         if words[0] in ("compare", "train", "evaluate"):
-            limits |= {"MODEL": "path/to/model", "ORACLE": "path/to/oracle"}
+            limits |= {"MODEL": "path/to/model", "ORACLE": "path/to/oracle", "BENCHMARK": "world:forget01"}
         if "tofu:" in line:
             limits |= {"DATA_DIR": str(shared_data / "tofu"), "MAX_RETAIN": "8"}
         with monkeypatch.context() as environment:

@@ -29,7 +29,11 @@ __all__ = ["command", "prepared_models"]
     help="A retain model's evaluation log, in place of an oracle.",
 )
 @benchmark_options
-@click.option("--methods", metavar="A,B,...", help="Names from `unlearn methods`, or 'all'.")
+@click.option(
+    "--methods",
+    metavar="A,B,...",
+    help="Names from `unlearn methods`, or 'all'; default: eight, of every family.",
+)
 @click.option(
     "--set", multiple=True, metavar="KEY=VALUE", help="A method's setting: npo.beta=0.2, or beta=0.2 for all."
 )

@@ -23,6 +23,7 @@ def command(context: click.Context, as_json: bool) -> None:
     unlearn metrics                              the list
     unlearn metrics explain forget_quality
     unlearn metrics recompute TOFU_EVAL.json --reference RETAIN/TOFU_EVAL.json
+    unlearn metrics paired runs/mine/npo runs/mine/guard     within the noise?
     """
     if context.invoked_subcommand is not None:
         return
