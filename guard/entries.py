@@ -61,12 +61,12 @@ def add_request(
     texts = [(e.text, e.subject or f"document {e.id}") for e in examples if e.text is not None]
     texts += [(text, subject or f"document of {request}") for text in documents]
     names = [] if subject is None else [subject, *aliases]
+    if aliases and subject is None:
+        raise DataError(f"Request {request!r} has aliases but no subject; say whose they are.")
     if not pairs and not texts and not names:
         raise DataError(
             f"Request {request!r} has no examples, no subject and no document; nothing was added."
         )
-    if aliases and subject is None:
-        raise DataError(f"Request {request!r} has aliases but no subject; say whose they are.")
     if any(not re.search(r"\w", text) for text in [*names, *(text for text, _ in texts)]):
         raise DataError(f"Request {request!r} has an empty name or document; nothing was added.")
 

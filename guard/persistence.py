@@ -4,18 +4,17 @@
 the order of their ids (``entries-*.sqlite``, and ``forget-*.faiss`` with their vectors), the innocent neighbours
 (``retain-*``) and, where one was asked for, the IVF index (``ivf-*.faiss``). A writer holds the folder's lock, writes
 new files beside the old ones, and then replaces the manifest in one step: whoever is killed before that leaves the old
-store, after it the new one. Files of the manifest before stay for readers that are just opening it. A private store
-has its key in ``veil.key``.
+store, after it the new one. Files of the manifest before stay for readers that are just opening it, unless something
+was removed: then they go at once, and such a reader begins again. A private store has its key in ``veil.key``.
 
-A save writes new entries, and the segments anew that something was removed from: no file that counts holds a removed
-entry's text. Where new entries outnumber the segment before, they are merged with it, so that there are few small
+A save writes new entries, and the segments anew that something was removed from: no file holds a removed entry's text
+any more. Where new entries outnumber the segment before, they are merged with it, so that there are few small
 segments. An IVF index is written again once a quarter of it is gone or missing; until then removed vectors are struck
 out and newer ones read from their segments.
 """
 
 from __future__ import annotations
 
-import os
 import re
 import sqlite3
 from bisect import bisect_left
@@ -39,10 +38,12 @@ from guard.segments import (
     checked,
     read_entries,
     read_innocents,
+    read_key,
     read_vectors,
     to_disk,
     write_innocents,
     write_ivf,
+    write_key,
     write_segment,
 )
 from guard.store import Saved, Store, summary
@@ -105,7 +106,7 @@ def save_store(store: Store, directory: Path, extra: dict[str, Any]) -> int:
             innocents = old["innocents"] if saved is not None and saved.has_innocents else None
             innocents = innocents or {"files": write_innocents(store, folder, f"{number:06d}")}
             if store.veil is not None:
-                _write_key(folder / KEY_FILE, store.veil.key)
+                write_key(folder / KEY_FILE, store.veil.key)
             manifest = {
                 "kind": "guard-store",
                 "schema_version": SCHEMA_VERSION,
@@ -129,7 +130,8 @@ def save_store(store: Store, directory: Path, extra: dict[str, Any]) -> int:
         store.saved = Saved(
             folder=folder.resolve(), generation=number, next_id=store.next_id, removed=_struck(ivf)
         )
-        _clear(folder, keep=_names(manifest) | _names(old))
+        has_removed = saved is None or len(saved.removed) > len(_struck(old["ivf"]))
+        _clear(folder, keep=_names(manifest) | (set() if has_removed else _names(old)))
         return number
 
 
@@ -368,7 +370,7 @@ def _read(folder: Path, manifest: dict[str, Any], is_common: Callable[[str], boo
         )
     store.set_retain(retain, innocent.vectors(np.arange(num_retain, dtype=np.int64)), texts)
     if manifest["is_private"]:
-        store.veil = Veil(_read_key(folder / KEY_FILE), is_common)
+        store.veil = Veil(read_key(folder / KEY_FILE), is_common)
     store.saved = Saved(
         folder=folder.resolve(),
         generation=int(manifest["generation"]),
@@ -376,25 +378,6 @@ def _read(folder: Path, manifest: dict[str, Any], is_common: Callable[[str], boo
         removed=removed,
     )
     return store
-
-
-def _write_key(path: Path, key: bytes) -> None:
-    if path.is_file() and path.read_bytes() == key:
-        return
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(key)
-    to_disk(path)
-
-
-def _read_key(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError:
-        raise ArtifactError(
-            f"The guard store {path.parent} is private and its key {path.name} is missing; put it back "
-            "beside the manifest."
-        ) from None
 
 
 def _clear(folder: Path, keep: set[str]) -> None:

@@ -28,10 +28,12 @@ __all__ = [
     "checked",
     "read_entries",
     "read_innocents",
+    "read_key",
     "read_vectors",
     "to_disk",
     "write_innocents",
     "write_ivf",
+    "write_key",
     "write_segment",
 ]
 
@@ -211,6 +213,31 @@ def _rows(path: Path, query: str) -> list[tuple[Any, ...]]:
             return db.execute(query).fetchall()
     except sqlite3.DatabaseError as error:
         raise ArtifactError(f"The database {path} cannot be read ({error}); rebuild the store.") from None
+
+
+def write_key(path: Path, key: bytes) -> None:
+    """Write a private store's key, readable by its owner alone."""
+    if path.is_file() and path.read_bytes() == key:
+        return
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(key)
+    to_disk(path)
+
+
+def read_key(path: Path) -> bytes:
+    """Return a private store's key.
+
+    Raises:
+        ArtifactError: If it is missing.
+    """
+    try:
+        return path.read_bytes()
+    except OSError:
+        raise ArtifactError(
+            f"The guard store {path.parent} is private and its key {path.name} is missing; put it back "
+            "beside the manifest."
+        ) from None
 
 
 def to_disk(path: Path) -> None:

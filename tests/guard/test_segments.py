@@ -101,16 +101,23 @@ def test_innocents_are_written_again_only_when_they_changed(tmp_path):
     assert loaded(tmp_path).retain == ()
 
 
-def test_what_was_removed_is_in_no_file_that_counts(small, tmp_path):
+@pytest.mark.parametrize("kind", ["exact", "ivf"])
+def test_the_text_of_what_was_removed_is_in_no_file_any_more(small, kind, tmp_path, monkeypatch):
+    monkeypatch.setattr(ivf, "MIN_VECTORS", 1)
     store = Store("fake@1", writer.DIMENSION)
     for name in ("keep", "quixotic", "later"):
         writer.put(store, name, num=8)
+    if kind == "ivf":
+        store.use_ivf(min_recall=0.5)
     save_store(store, tmp_path, {})
+    assert any(b"quixotic" in p.read_bytes() for p in tmp_path.iterdir())
     store.remove("quixotic")
     save_store(store, tmp_path, {})
-    assert not any(b"quixotic" in (tmp_path / name).read_bytes() for name in counted(tmp_path))
+    assert not any(b"quixotic" in p.read_bytes() for p in tmp_path.iterdir())
+    writer.put(store, "more")
+    before = counted(tmp_path)
     save_store(store, tmp_path, {})
-    assert not any(b"quixotic" in p.read_bytes() for p in tmp_path.iterdir()), "the files before are gone too"
+    assert before <= {p.name for p in tmp_path.iterdir()}, "nothing was removed: they stay for readers"
 
 
 def test_an_ivf_index_is_written_again_only_when_much_changed(small, tmp_path, monkeypatch):
@@ -197,13 +204,14 @@ def test_other_processes_read_whole_stores_while_one_writes(tmp_path):
     save_store(store, tmp_path, {})
     code = (
         "import sys\nfrom pathlib import Path\nfrom guard.persistence import load_store\n"
-        "seen = set()\nprint('ready', flush=True)\n"
+        "seen = set()\n"
         "while True:\n"
         "    store, manifest = load_store(Path(sys.argv[1]), str.isalpha)\n"
         "    assert len(store.forget_index) == 2 * len(store) == 2 * manifest['num_entries']\n"
         "    seen.add(len(store))\n"
+        "    print('read', flush=True)\n"
         "    if 'end' in store.requests: break\n"
-        "print(len(seen))\n"
+        "print(sorted(seen))\n"
     )
     readers = [
         subprocess.Popen(
@@ -215,7 +223,7 @@ def test_other_processes_read_whole_stores_while_one_writes(tmp_path):
         for _ in range(2)
     ]
     for reader in readers:
-        assert reader.stdout.readline() == "ready\n"
+        assert reader.stdout.readline() == "read\n"
     for i in range(40):
         writer.put(store, f"r{i}")
         if i % 3 == 2:
@@ -226,7 +234,9 @@ def test_other_processes_read_whole_stores_while_one_writes(tmp_path):
     for reader in readers:
         out, _ = reader.communicate(timeout=60)
         assert reader.returncode == 0
-        assert int(out) > 1
+        seen = json.loads(out.splitlines()[-1])
+        assert seen[0] == 3
+        assert seen[-1] == len(store)
 
 
 def test_two_writers_in_two_processes_lose_nothing_of_each_other(tmp_path):
