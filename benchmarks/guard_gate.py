@@ -5,6 +5,10 @@ in calibration, real authors, world facts, the held-back half of the prompt atta
 apart. Cost: p50 and p95 of `Guard.check` on new prompts over the encoder alone, and with 16 threads at once.
 
     python benchmarks/guard_gate.py [forget05 forget10]
+    python benchmarks/guard_gate.py hidden MODEL [forget05]
+
+The second compares features: the sentence encoder's; MODEL's hidden states in their place; and these alone under a
+linear classifier at 0.5 (the paper's gate without the names, words and calibration of ours).
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ import sys
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
@@ -31,11 +36,43 @@ def rate(g: Any, prompts: list[Any]) -> float:
     return sum(d.flagged for d in g.check_many(prompts)) / len(prompts)
 
 
-def quality(benchmark: Any) -> list[dict[str, Any]]:
+class HiddenAlone:
+    """The paper's gate: a linear classifier on mean hidden states, forget against retain, at 0.5."""
+
+    def __init__(self, encoder: Any, forget: Sequence[Any], retain: Sequence[Any]) -> None:
+        from sklearn.linear_model import LogisticRegression
+
+        self.encoder = encoder
+        vectors = encoder.encode([e.question for e in [*forget, *retain]])
+        labels = [1] * len(forget) + [0] * len(retain)
+        self.head = LogisticRegression(class_weight="balanced", max_iter=1000).fit(vectors, labels)
+
+    def check_many(self, prompts: Sequence[Any]) -> list[Any]:
+        from types import SimpleNamespace
+
+        from eval.types import conversation
+
+        texts = [" ".join(m.content for m in conversation(p) if m.is_prompt) for p in prompts]
+        flagged = self.head.predict(self.encoder.encode(texts))
+        return [SimpleNamespace(flagged=bool(value)) for value in flagged]
+
+
+def built(features: str, model: Any) -> Callable[..., Any]:
+    """Return what builds a gate on these features."""
+    from guard import Guard, GuardSettings
+    from guard.hidden import HiddenEncoder
+
+    if features == "hidden states alone":
+        return lambda forget, retain: HiddenAlone(HiddenEncoder(model), forget, retain)
+    chosen = GuardSettings(features="hidden" if model is not None and features == "hidden" else "encoder")
+    return lambda forget, retain: Guard.build(forget=forget, retain=retain, settings=chosen, model=model)
+
+
+def quality(benchmark: Any, features: str = "encoder", model: Any = None) -> list[dict[str, Any]]:
     """Measure recall and false positives, one row a kind of prompt."""
     from eval.attacks import PROMPT_ATTACKS, near_misses, with_subjects
-    from guard import Guard
 
+    build = built(features, model)
     rows: list[dict[str, Any]] = []
 
     def note(kind: str, what: str, prompts: list[Any], g: Any) -> None:
@@ -43,6 +80,7 @@ def quality(benchmark: Any) -> list[dict[str, Any]]:
             rows.append(
                 {
                     "benchmark": benchmark.name,
+                    **({"features": features} if model is not None else {}),
                     "set": what,
                     "kind": kind,
                     "flagged": rate(g, prompts),
@@ -51,7 +89,7 @@ def quality(benchmark: Any) -> list[dict[str, Any]]:
             )
 
     start = time.perf_counter()
-    g = Guard.build(forget=benchmark.forget, retain=benchmark.retain)
+    g = build(benchmark.forget, benchmark.retain)
     print(f"{benchmark.name}: built in {time.perf_counter() - start:.1f} s", file=sys.stderr)
     tested = benchmark.splits["forget"]
     note("recall", "originals", [e.question for e in benchmark.forget], g)
@@ -61,7 +99,7 @@ def quality(benchmark: Any) -> list[dict[str, Any]]:
     halves: list[list[Any]] = [[], []]
     for i, row in enumerate(benchmark.retain):
         halves[i // 20 % 2].append(row)
-    unseen = Guard.build(forget=benchmark.forget, retain=halves[0])
+    unseen = build(benchmark.forget, halves[0])
     note("false positives", "retain authors not seen", [e.question for e in halves[1]], unseen)
 
     examples = with_subjects(list(tested))
@@ -126,6 +164,23 @@ def cost(benchmark: Any) -> list[dict[str, Any]]:
     return rows
 
 
+def compare_features(name: str, splits: list[str]) -> None:
+    """Measure the same prompts on three kinds of features."""
+    from eval.data import load_benchmark
+    from eval.models import load
+
+    model = load(name)
+    kinds = ("encoder", "hidden", "hidden states alone")
+    benchmarks = [load_benchmark(f"tofu:{s}", data_dir=SHARED / "tofu") for s in splits or ("forget05",)]
+    rows = [row for b in benchmarks for kind in kinds for row in quality(b, kind, model)]
+    kept = ("originals", "paraphrases", "ra", "wf", "retain authors not seen")
+    report(
+        "guard_gate_features",
+        [row for row in rows if row["set"] in kept or row["set"].endswith("together")],
+        note="share of prompts flagged",
+    )
+
+
 def main(splits: list[str]) -> None:
     from eval.data import load_benchmark
 
@@ -137,4 +192,7 @@ def main(splits: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    if sys.argv[1:2] == ["hidden"]:
+        compare_features(sys.argv[2], sys.argv[3:])
+    else:
+        main(sys.argv[1:])

@@ -39,6 +39,11 @@ class GuardSettings:
 
     encoder: str = DEFAULT_ENCODER
     """Sentence encoder, by hub name or local folder."""
+    features: Literal["encoder", "hidden"] = "encoder"
+    """What texts are compared by: the sentence encoder's vectors, or the target model's own hidden states, as in the
+    paper; the latter need the model at building and loading and fit it alone."""
+    layer: int = -2
+    """Which hidden state, with ``features="hidden"``; the paper's is the one before the last."""
     false_positive_rate: float = 0.005
     """Share of held-out innocent prompts the gate may flag: the threshold is calibrated to it; in (0, 0.5)."""
     max_retain: int = 480
@@ -65,6 +70,8 @@ class GuardSettings:
             )
         if not 0 < self.min_recall <= 1:
             raise ConfigError(f"min_recall is {self.min_recall}; it must lie between 0 and 1.")
+        if self.features not in ("encoder", "hidden"):
+            raise ConfigError(f"features is {self.features!r}; it must be 'encoder' or 'hidden'.")
         if self.index not in ("exact", "ivf"):
             raise ConfigError(f"index is {self.index!r}; it must be 'exact' or 'ivf'.")
         for name, least in (("max_retain", 0), ("max_rewordings", 0), ("num_neighbours", 1)):

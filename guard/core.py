@@ -12,17 +12,19 @@ import numpy as np
 import numpy.typing as npt
 
 from eval.errors import ArtifactError, ConfigError, DataError
+from eval.models.language_model import LanguageModel
 from eval.types import Example, Prompt
 from guard.allowing import Allowlist
 from guard.batching import Batcher
 from guard.building import Lexicon, Observation, innocents, observe
 from guard.config import GuardSettings
 from guard.conversation import judged_texts
-from guard.encoder import SentenceEncoder, get_encoder
+from guard.encoder import SentenceEncoder
 from guard.entries import Added, add_request
 from guard.finders import SpanFinder
 from guard.gate import FEATURES, Classifier, Decision
 from guard.hashing import PhraseHashes
+from guard.hidden import encoder_for
 from guard.lessons import teach
 from guard.normalise import words
 from guard.persistence import load_store, read_manifest, save_store
@@ -81,6 +83,7 @@ class Guard:
         request: str = "request-1",
         settings: GuardSettings | None = None,
         finder: SpanFinder | None = None,
+        model: LanguageModel | None = None,
     ) -> Guard:
         """Build a guard in seconds; no language model is touched.
 
@@ -92,15 +95,17 @@ class Guard:
             request: Name under which the entries can be removed again.
             settings: Anything but the defaults.
             finder: Names further spans that must not be said, such as `guard.finders.entities` (named entities).
+            model: The target, where the settings say ``features="hidden"``; else it is not used.
 
         Raises:
             DataError: If ``forget`` is empty or an example is neither a question-answer pair nor a document.
-            ConfigError: If ``ivf`` was asked for and does not pay or does not reach its recall.
+            ConfigError: If ``ivf`` was asked for and does not pay or does not reach its recall, or hidden states
+                without a model.
         """
         if not forget:
             raise DataError("A guard needs at least one example to forget; the forget set is empty.")
         settings = settings or GuardSettings()
-        encoder = get_encoder(settings.encoder)
+        encoder = encoder_for(settings, model)
         store = Store(encoder.identity, encoder.dimension)
         kept, texts = innocents(retain, background, settings)
         store.set_retain(kept, encoder.encode([row.question for row in kept]), texts)
@@ -233,11 +238,16 @@ class Guard:
             )
 
     @classmethod
-    def load(cls, directory: Path | str) -> Guard:
+    def load(cls, directory: Path | str, *, model: LanguageModel | None = None) -> Guard:
         """Read a guard that `save` wrote, also while another process writes there.
 
+        Args:
+            directory: The folder.
+            model: The target, for a guard whose features are its hidden states; else it is not used.
+
         Raises:
-            ArtifactError: If the folder is missing, half-written, changed, or of another encoder.
+            ArtifactError: If the folder is missing, half-written, changed, or of another encoder or model.
+            ConfigError: If its features are a model's hidden states and no model is given.
         """
         manifest = read_manifest(Path(directory))
         try:
@@ -246,8 +256,13 @@ class Guard:
             raise ArtifactError(
                 f"The guard store {directory} lacks the gate's state ({error}); rebuild it."
             ) from None
-        encoder = get_encoder(settings.encoder)
+        encoder = encoder_for(settings, model)
         if encoder.identity != manifest.get("encoder"):
+            if settings.features == "hidden":
+                raise ArtifactError(
+                    f"The guard store {directory} was built on the hidden states of another model; load it with that "
+                    "model, or rebuild it on this one."
+                )
             raise ArtifactError(
                 f"The guard store {directory} was built with the encoder {str(manifest.get('encoder'))[:80]}, "
                 f"but {settings.encoder!r} is now {encoder.identity[:80]}; rebuild the store."

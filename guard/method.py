@@ -57,6 +57,7 @@ class GuardMethod:
             refusals=data.refusals,
             request=self.name,
             settings=replace(self.guard_settings, seed=seed),
+            model=target,
         )
         guard.save(Path(output_dir) / FOLDER)
         if progress is not None:
@@ -64,12 +65,14 @@ class GuardMethod:
         return GuardedModel(target, guard, policy=self.policy, name=self.name)
 
     def load(self, target: LanguageModel, output_dir: Path) -> LanguageModel:
-        """Return ``target`` behind the guard that an earlier `unlearn` saved; a store fits any model.
+        """Return ``target`` behind the guard that an earlier `unlearn` saved; a store fits any model,
+        unless its features are one's hidden states.
 
         Raises:
             ArtifactError: If the store is missing, half-written or of another encoder.
         """
-        return GuardedModel(target, Guard.load(Path(output_dir) / FOLDER), policy=self.policy, name=self.name)
+        guard = Guard.load(Path(output_dir) / FOLDER, model=target)
+        return GuardedModel(target, guard, policy=self.policy, name=self.name)
 
 
 def _settings(overrides: Mapping[str, Any]) -> GuardSettings:

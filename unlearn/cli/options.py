@@ -104,6 +104,12 @@ def attach_options(function: F) -> F:
     return _all(
         click.option("--adapter", type=PATH, help="A PEFT adapter folder (changes weights)."),
         click.option("--grun", type=PATH, help="A GRUN folder (edits hidden states)."),
+        click.option(
+            "--any-base",
+            is_flag=True,
+            default=None,
+            help="With --grun: attach the edit to a model that is not the one it was trained on, at your own risk.",
+        ),
         click.option("--guard", type=PATH, help="A guard store (suppresses)."),
         click.option("--policy", help="With --guard: restrict (default), refuse or monitor."),
     )(function)
@@ -191,7 +197,7 @@ def attach(lm: LanguageModel, config: EvaluateConfig | GenerateConfig) -> Langua
     """Put the edit and the filter that a configuration names on a model, in that order.
 
     Raises:
-        ConfigError: If a policy is named without a guard; it would be ignored.
+        ConfigError: If a policy is named without a guard, or any_base without an edit; it would be ignored.
     """
     from eval.errors import ConfigError
 
@@ -199,16 +205,18 @@ def attach(lm: LanguageModel, config: EvaluateConfig | GenerateConfig) -> Langua
         raise ConfigError(
             f"--policy {config.policy} is a guard's; name its store with --guard, or leave it out."
         )
+    if config.any_base and config.grun is None:
+        raise ConfigError("--any-base is an edit's; name its folder with --grun, or leave it out.")
     if config.grun is not None:
         import grun
 
         folder = config.grun / "grun"
-        lm = grun.attach(lm, folder if folder.is_dir() else config.grun)
+        lm = grun.attach(lm, folder if folder.is_dir() else config.grun, any_base=config.any_base)
     if config.guard is not None:
         import guard
 
         folder = config.guard / "guard"
-        store = guard.Guard.load(folder if folder.is_dir() else config.guard)
+        store = guard.Guard.load(folder if folder.is_dir() else config.guard, model=lm)
         lm = guard.GuardedModel(lm, store, policy=config.policy)
     return lm
 
