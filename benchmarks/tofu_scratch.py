@@ -186,7 +186,7 @@ class Bench:
             for row in benchmark.forget:
                 mine = _words(row)
                 likeness = [len(mine & words) / len(mine | words) for words, _ in others]
-                order = sorted(range(len(others)), key=lambda i: (-likeness[i], i))  # noqa: B023
+                order = sorted(range(len(others)), key=lambda i: (-likeness[i], i))
                 texts = list(dict.fromkeys(others[i][1] for i in order[: 4 * NUM_WRITTEN]))
                 lines.append(json.dumps({"id": row.id, kind: texts[:NUM_WRITTEN]}))
             write_text(path, "\n".join(lines) + "\n")

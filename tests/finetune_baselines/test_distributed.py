@@ -175,7 +175,7 @@ def test_accelerate_launch_with_two_processes_gives_one_processs_losses_and_arti
     from safetensors.torch import load_file
 
     flags = _training_flags(tiny_lm, examples, tmp_path)
-    weights, losses = [], []
+    weights, losses, measured = [], [], []
     for name, command in (
         ("one", [sys.executable, *flags]),
         ("two", [*_accelerate("--multi_gpu"), *flags]),
@@ -185,13 +185,16 @@ def test_accelerate_launch_with_two_processes_gives_one_processs_losses_and_arti
         steps = (tmp_path / name / "npo-rt" / "metrics.jsonl").read_text().splitlines()
         losses.append([json.loads(line)["loss"] for line in steps])
         weights.append(load_file(tmp_path / name / "npo-rt" / "model" / "model.safetensors"))
-        records = (tmp_path / name / "npo-rt" / "dynamics.jsonl").read_text().splitlines()
-        assert [json.loads(line)["step"] for line in records] == [0, 1, 2]
+        lines = (tmp_path / name / "npo-rt" / "dynamics.jsonl").read_text().splitlines()
+        measured.append([json.loads(line) for line in lines])
+        assert [record["step"] for record in measured[-1]] == [0, 1, 2]
         assert not (tmp_path / name / "npo-rt" / "checkpoints").exists()
     assert weights[0].keys() == weights[1].keys()
     for key, value in weights[0].items():
         assert value.sub(weights[1][key]).abs().max() < 1e-4, key
     assert len(losses[0]) == 2
+    for one, two in zip(*measured, strict=True):
+        assert one["values"]["forget_Q_A_Prob"] == pytest.approx(two["values"]["forget_Q_A_Prob"], rel=1e-3)
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
