@@ -16,6 +16,7 @@ NAMES = (
     "npo_reference",
     "training_ratios",
     "tofu_forget50",
+    "unlearning_dynamics",
     "generation_overhead",
     "grun_overhead",
     "grun_sequence",
