@@ -53,6 +53,11 @@ class ModelConfig(_Config):
     attn_implementation: str | None = None
     ou_compat: bool = False
 
+    @property
+    def is_scratch(self) -> bool:
+        """Whether the model is trained from nothing rather than loaded."""
+        return self.model.partition(":")[0] == "scratch"
+
 
 class CompareConfig(BenchmarkConfig, ModelConfig):
     """`unlearn compare`."""
@@ -105,6 +110,7 @@ class EvaluateConfig(BenchmarkConfig, ModelConfig):
 
     adapter: Path | None = None
     grun: Path | None = None
+    any_base: bool = False
     guard: Path | None = None
     policy: Literal["restrict", "refuse", "monitor"] = "restrict"
     reference: Path | None = None
@@ -120,6 +126,7 @@ class GenerateConfig(ModelConfig):
 
     adapter: Path | None = None
     grun: Path | None = None
+    any_base: bool = False
     guard: Path | None = None
     policy: Literal["restrict", "refuse", "monitor"] = "restrict"
     audit: Path | None = None

@@ -127,7 +127,7 @@ def prepared_models(
     from unlearn.cli.options import load_model
 
     writable_dir(output_dir)
-    if config.model.partition(":")[0] == "scratch":
+    if config.is_scratch:
         from unlearn.cli.prepare import prepare_scratch
 
         prepared = prepare_scratch(config, benchmark, progress)

@@ -47,14 +47,8 @@ def command(context: click.Context, /, as_json: bool, **_: object) -> None:
     accelerate launch --num-processes 4 -m unlearn evaluate --model M --benchmark tofu:forget10
     """
     from eval.processes import is_main, join, num_processes
-    from unlearn.cli.options import (
-        attach,
-        load_model,
-        make_benchmark,
-        print_report,
-        quiet_libraries,
-        showing_progress,
-    )
+    from unlearn.cli.options import attach, make_benchmark, print_report, quiet_libraries, showing_progress
+    from unlearn.cli.prepare import target_model
     from unlearn.evaluation import evaluate_one
     from unlearn.runs import locked_run, slug
 
@@ -71,13 +65,7 @@ def command(context: click.Context, /, as_json: bool, **_: object) -> None:
             from eval.report.open_unlearning import read_log
 
             reference = read_log(config.reference, prefer=("oracle", "model"))
-        if config.model.partition(":")[0] == "scratch":
-            from unlearn.cli.prepare import prepare_scratch
-
-            lm = prepare_scratch(config, benchmark, progress).target
-        else:
-            lm = load_model(config, adapter=config.adapter)
-        lm = attach(lm, config)
+        lm = attach(target_model(config, benchmark, progress), config)
         join(lm.device)
         report = evaluate_one(
             lm,

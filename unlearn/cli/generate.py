@@ -74,7 +74,7 @@ def _check(config: GenerateConfig) -> None:
     """Refuse what would answer with noise, and flags that would be ignored."""
     from eval.errors import ConfigError
 
-    if config.model.partition(":")[0] == "scratch":
+    if config.is_scratch:
         raise ConfigError(
             "generate needs a model that has learned something; name its folder or hub name with --model "
             "(`unlearn prepare --output-dir DIR` makes DIR/target from nothing)."

@@ -112,7 +112,7 @@ def _own_model(config: NegativesConfig) -> LanguageModel:
     from eval.errors import ConfigError
     from unlearn.cli.options import load_model
 
-    if config.model.partition(":")[0] == "scratch":
+    if config.is_scratch:
         raise ConfigError(
             "--generator self asks --model to write, and a model from nothing follows no instructions; name a model, "
             "or leave --generator out to use the rules of the generated world."

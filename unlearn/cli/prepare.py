@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from eval.models.prepare import Prepared, PrepareSettings
     from eval.types import Progress
 
-__all__ = ["command", "prepare_scratch"]
+__all__ = ["command", "prepare_scratch", "target_model"]
 
 
 def prepare_scratch(config: ModelConfig, benchmark: Benchmark, progress: Progress) -> Prepared:
@@ -41,6 +41,15 @@ def prepare_scratch(config: ModelConfig, benchmark: Benchmark, progress: Progres
     for lm in (prepared.target, prepared.oracle):
         lm.model.to(device)
     return prepared
+
+
+def target_model(config: ModelConfig, benchmark: Benchmark, progress: Progress) -> LanguageModel:
+    """Return the model a configuration names: taught from nothing, or loaded with its adapter where one is named."""
+    from unlearn.cli.options import load_model
+
+    if config.is_scratch:
+        return prepare_scratch(config, benchmark, progress).target
+    return load_model(config, adapter=getattr(config, "adapter", None))
 
 
 @click.command("prepare")
@@ -75,8 +84,7 @@ def command(context: click.Context, /, as_json: bool, **_: object) -> None:
 
         if config.output_dir is not None:
             writable_dir(config.output_dir)
-        is_scratch = config.model.partition(":")[0] == "scratch"
-        model = config.model if is_scratch else load_model(config)
+        model = config.model if config.is_scratch else load_model(config)
         prepared = prepare(
             model,
             benchmark,

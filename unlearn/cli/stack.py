@@ -61,7 +61,8 @@ def train_command(context: click.Context, /, request: str, as_json: bool, **_: o
     unlearn stack train request-2 --model MODEL --benchmark jsonl:second.jsonl --retain-file retain.jsonl --stack edits
     """
     from eval.errors import ConfigError
-    from unlearn.cli.options import load_model, make_benchmark, print_json, quiet_libraries, showing_progress
+    from unlearn.cli.options import make_benchmark, print_json, quiet_libraries, showing_progress
+    from unlearn.cli.prepare import target_model
     from unlearn.methods import make_method, parse_overrides
     from unlearn.runs import locked_run
 
@@ -74,12 +75,7 @@ def train_command(context: click.Context, /, request: str, as_json: bool, **_: o
     benchmark = make_benchmark(config)
     quiet_libraries()
     with locked_run(config.stack), showing_progress() as progress:
-        if config.model.partition(":")[0] == "scratch":
-            from unlearn.cli.prepare import prepare_scratch
-
-            lm = prepare_scratch(config, benchmark, progress).target
-        else:
-            lm = load_model(config)
+        lm = target_model(config, benchmark, progress)
         stack = _opened(lm, config.stack)
         stack.check_new(request)
         work = config.stack / ".training"

@@ -12,9 +12,7 @@ from unlearn.cli.options import benchmark_options, common_options, model_options
 from unlearn.config import TrainConfig
 
 if TYPE_CHECKING:
-    from eval.data import Benchmark
-    from eval.models.language_model import LanguageModel
-    from eval.types import Progress, UnlearningMethod
+    from eval.types import UnlearningMethod
 
 __all__ = ["command"]
 
@@ -56,6 +54,7 @@ def command(context: click.Context, /, method: str, as_json: bool, **_: object) 
     from eval.processes import is_main, join, wait
     from finetune_baselines.monitoring import monitoring
     from unlearn.cli.options import make_benchmark, print_json, quiet_libraries, showing_progress
+    from unlearn.cli.prepare import target_model
     from unlearn.dynamics import dynamics_monitor, seconds_measuring
     from unlearn.measure import Measure
     from unlearn.methods import make_method, parse_overrides
@@ -75,7 +74,7 @@ def command(context: click.Context, /, method: str, as_json: bool, **_: object) 
         if is_main():
             stack.enter_context(locked_run(output_dir))
         progress = stack.enter_context(showing_progress())
-        lm = _model(config, benchmark, progress)
+        lm = target_model(config, benchmark, progress)
         join(lm.device)
         watched = [config.eval_every, config.best_by, config.patience]
         key = fingerprint([method, overrides, config.seed, lm.identity, benchmark, *filter(None, watched)])
@@ -115,14 +114,3 @@ def _check_processes(method: UnlearningMethod) -> None:
         raise ConfigError(
             f"{method.name} runs in one process, but {num_processes()} were started; start it without a launcher."
         )
-
-
-def _model(config: TrainConfig, benchmark: Benchmark, progress: Progress) -> LanguageModel:
-    """Return the model to train."""
-    from unlearn.cli.options import load_model
-
-    if config.model.partition(":")[0] == "scratch":
-        from unlearn.cli.prepare import prepare_scratch
-
-        return prepare_scratch(config, benchmark, progress).target
-    return load_model(config)
