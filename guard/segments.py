@@ -105,11 +105,13 @@ def checked(folder: Path, files: Files) -> dict[str, Path]:
     """
     paths = {role: folder / str(stated["name"]) for role, stated in files.items()}
     for role, path in paths.items():
-        if not path.is_file():
+        try:
+            found = _sha256(path)
+        except OSError:
             raise ArtifactError(
                 f"The guard store {folder} lacks {path.name}; it is half-written: rebuild it."
-            )
-        if _sha256(path) != files[role]["sha256"]:
+            ) from None
+        if found != files[role]["sha256"]:
             raise ArtifactError(f"{path} does not match its checksum in manifest.json; rebuild the store.")
     return paths
 
