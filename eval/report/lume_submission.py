@@ -86,11 +86,12 @@ def write_submission(run: Path, out: Path) -> None:
 def _rows_of(path: Path) -> dict[str, list[Row]]:
     from eval.data.jsonl import read_rows
     from eval.data.lume import PARTS
+    from eval.metrics.composites import LUME_TERMS
 
     rows: dict[str, list[Row]] = {part: [] for part in PARTS}
     for _, sample in read_rows(path):
-        part, task, _ = (*str(sample["split"]).split("_"), "", "")[:3]
-        if part in rows and task:
+        if sample["split"] in LUME_TERMS:
+            part, task, _ = sample["split"].split("_")
             rows[part].append(
                 {
                     "id": sample["id"],
