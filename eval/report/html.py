@@ -113,11 +113,13 @@ def _anchor(text: str) -> str:
 
 
 def _nav(sections: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Return ``{words: anchor}``; sections saying the same of several methods ("npo: gates") share one entry."""
+    """Return ``{words: anchor}``: sections of one kind ("Gates: ...", those against steps) share the first's entry."""
     entries: dict[str, str] = {}
     for section in sections:
-        words = str(section["title"]).rpartition(": ")[2]
-        entries.setdefault(words[:1].upper() + words[1:], section["id"])
+        is_dynamics = section["id"].startswith("dynamics-")
+        entries.setdefault(
+            "Along the steps" if is_dynamics else section["title"].partition(": ")[0], section["id"]
+        )
     return entries
 
 

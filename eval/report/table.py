@@ -191,7 +191,7 @@ def format_p(value: float | None) -> str:
     """Write a p-value: three decimals, or ``3.9e-22`` below a thousandth."""
     if value is None:
         return "–"
-    return f"{value:.3f}" if value >= 0.001 else f"{value:.1e}"
+    return f"{value:.3f}" if value >= 0.001 else f"{value:.1e}" if value else "0"
 
 
 def format_seconds(value: float | None) -> str:

@@ -118,6 +118,10 @@ def test_the_commands_in_the_pages_run(world, shared_data, project, tiny_lm, tmp
         tiny_lm.save(tmp_path / "path" / "to" / name)
     assert project.forget == tmp_path / "forget.jsonl"
     shutil.copytree(folder / "runs", tmp_path / "runs")
+    (tmp_path / "tofu").mkdir()
+    for file in (shared_data / "tofu").iterdir():
+        rows = file.read_text(encoding="utf-8").splitlines(keepends=True)
+        (tmp_path / "tofu" / file.name).write_text("".join(rows[:16]), encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     for line in _page_commands():
         words = shlex.split(line, comments=True)[1:]
@@ -125,7 +129,7 @@ def test_the_commands_in_the_pages_run(world, shared_data, project, tiny_lm, tmp
         if words[0] in ("compare", "train", "evaluate"):
             limits |= {"MODEL": "path/to/model", "ORACLE": "path/to/oracle", "BENCHMARK": "world:forget01"}
         if "tofu:" in line:
-            limits |= {"DATA_DIR": str(shared_data / "tofu"), "MAX_RETAIN": "8"}
+            limits |= {"DATA_DIR": str(tmp_path / "tofu"), "MAX_RETAIN": "8"}
         with monkeypatch.context() as environment:
             for key, value in limits.items():
                 environment.setenv(f"UNLEARN_{words[0].upper()}_{key}", value)
