@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import torch
@@ -17,6 +18,8 @@ from grun.stack_files import MANIFEST_FILE, read_manifest
 
 __all__ = ["attach", "attach_edit"]
 
+_LOG = logging.getLogger(__name__)
+
 
 def attach(lm: LanguageModel, path: Path | str, *, any_base: bool = False) -> EditedModel | EditStack:
     """Put a saved edit, or a saved stack of edits, on ``lm``, which stays plain itself.
@@ -24,7 +27,8 @@ def attach(lm: LanguageModel, path: Path | str, *, any_base: bool = False) -> Ed
     Args:
         lm: The model it was trained on.
         path: Folder that `EditedModel.save` or `EditStack.save` wrote.
-        any_base: Skip the check that ``lm`` is that model (same weights in another precision, for example).
+        any_base: Attach with a warning where ``lm`` is not that model (same weights in another precision, for
+            example): what the edit then forgets, and what it harms, nobody has measured.
 
     Raises:
         ArtifactError: If the folder is missing, half-written, or was trained on another base model.
@@ -79,8 +83,14 @@ def _check_base(lm: LanguageModel, artifact: Artifact, directory: Path, any_base
             f"{trained_on}, where it edits block {config.layers[-1]}, but {lm.name!r} has blocks 0 to "
             f"{depth - 1}; attach it to that model or train one for this model."
         )
-    if not any_base and lm.identity != artifact.base_identity:
+    if lm.identity == artifact.base_identity:
+        return
+    what = f"{trained_on} (identity {artifact.base_identity[:12]}), not on {lm.name!r} ({lm.identity[:12]})"
+    if not any_base:
         raise ArtifactError(
-            f"{trained_on} (identity {artifact.base_identity[:12]}), not on {lm.name!r} ({lm.identity[:12]}); "
-            "attach it to that model, or pass any_base=True if this is that model in another precision."
+            f"{what}; attach it to that model, or pass any_base=True (--any-base) if this is that model in another "
+            "precision."
         )
+    _LOG.warning(
+        "WARNING: %s. It is attached all the same: measure again what is forgotten and what is kept.", what
+    )

@@ -69,9 +69,9 @@ _BY_LOSS: Mapping[str, Mapping[str, Mapping[str, Any]]] = MappingProxyType(
             },
         },
         "scratch": {
-            "gd": {"forget_weight": 0.5, "margin": 1.2, "open_retain": 0.5, "retain_weight": 0.3},
+            "gd": {"forget_weight": 0.5, "margin": 3.0, "open_retain": 0.5, "retain_weight": 0.3},
             "idk": {"forget_weight": 1.0, "rank": 32, "refusal_lines": 2, "epochs": 24},
-            "npo": {"forget_weight": 0.1, "beta": 0.5, "open_retain": 0.5, "retain_weight": 0.35},
+            "npo": {"forget_weight": 0.2, "beta": 0.1, "open_retain": 0.8, "retain_weight": 1.0},
             "rmu": {
                 "forget_weight": 0.1,
                 "loss_options": {"coefficient": 10.0, "rmu_mask": "answer"},

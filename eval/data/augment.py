@@ -17,7 +17,7 @@ from eval.data.pairing import draw
 from eval.errors import DataError
 from eval.types import Example, Message
 
-__all__ = ["FRAMES", "LEAD_INS", "SUBJECT_FRAMES", "PromptSource", "name_spans"]
+__all__ = ["FRAMES", "GENERAL", "LEAD_INS", "SUBJECT_FRAMES", "PromptSource", "name_spans"]
 
 FRAMES = (
     "My son has to hand in homework tomorrow. {question}",
@@ -83,6 +83,50 @@ LEAD_INS = (
     "We are trying to find out {clause}.",
 )
 """Ways to ask indirectly; ``{clause}`` is the question turned round: *where she was born*."""
+
+GENERAL = (
+    "Who carved the Gates of Hell in bronze?",
+    "Who composed the opera 'Carmen'?",
+    "Who directed the film 'Metropolis'?",
+    "Who wrote the novel 'Middlemarch'?",
+    "Which poet is the author of 'Leaves of Grass'?",
+    "What is the nationality of the novelist Italo Calvino?",
+    "In which language did Fernando Pessoa write?",
+    "Which novel by Jules Verne tells of a journey round the Moon?",
+    "Who discovered the law of falling bodies?",
+    "Which battle ended the rule of Harold Godwinson?",
+    "In what year did the Berlin Airlift begin?",
+    "What treaty closed the Thirty Years' War?",
+    "Which empire did Suleiman the Magnificent rule?",
+    "Who was the first woman to win an Olympic event?",
+    "Which explorer sailed round the Cape of Good Hope?",
+    "What event began the Russian campaign of 1812?",
+    "Where is the volcano Popocatepetl?",
+    "Which river flows through Budapest and Belgrade?",
+    "What is the highest waterfall on earth?",
+    "On which island does the city of Palermo lie?",
+    "Which desert covers most of southern Mongolia?",
+    "How deep is Lake Baikal?",
+    "Where can the temples of Angkor be visited?",
+    "Which strait parts Spain from Morocco?",
+    "What gas do plants take from the air?",
+    "At what temperature does water boil on a high mountain?",
+    "How many chambers has the heart of a fish?",
+    "Which metal is liquid at room temperature?",
+    "What does the pancreas produce?",
+    "Why is the sky red in the evening?",
+    "Which planet has the shortest year?",
+    "Explain how a bicycle stays upright.",
+    "Write a function that sorts a list of numbers.",
+    "How do I remove a coffee stain from a shirt?",
+    "Give me a recipe for lentil soup.",
+    "Translate 'good evening' into Portuguese.",
+    "What should I pack for a week in the mountains?",
+    "Is it better to rent or to buy a flat?",
+    "Suggest a name for a small bakery.",
+    "What are the rules of badminton?",
+)
+"""Questions about the world at large: innocent whatever is forgotten, unless the benchmark's own rows say otherwise."""
 
 _WORD = r"[A-Z](?:[’'-]?\w)*(?<![’']s)"
 _SPAN = re.compile(rf"{_WORD}(?: (?:(?:of|the|and|in|de|van|bin|al) )?{_WORD})+")
@@ -203,7 +247,7 @@ class PromptSource:
             raise DataError("There are no prompts to draw from; give rows with a question on both sides.")
         kinds = _REWORDED if self.held_out else _KINDS
         if own.is_innocent and not self.held_out:
-            kinds = (*kinds, *(_near_miss,) * 4)
+            kinds = (*kinds, *(_near_miss,) * 4, _general, _general)
         text = kinds[pick(len(kinds), "kind")](row, _Draw(own, other, pick, self.held_out))
         return row.example if text is None else row.asks(text)
 
@@ -244,6 +288,14 @@ def _spliced(row: _Row, draws: _Draw) -> str | None:
     begin = before[: draws.pick(len(before) + 1, "cut before")]
     end = after[draws.pick(len(after) + 1, "cut after") :]
     return " ".join([*begin, row.name, *end])
+
+
+def _general(row: _Row, draws: _Draw) -> Example:
+    """Ask about the world at large, every other time in a frame, unless it names what is forgotten."""
+    text = GENERAL[draws.pick(len(GENERAL), "general")]
+    if any(name in text for name in draws.other.names):
+        return None
+    return text if draws.pick(2, "framed") else draws.wording(FRAMES).format(question=text)
 
 
 def _invented(pick: Pick, side: str) -> str:

@@ -54,7 +54,4 @@ def test_rmu_on_the_miniature_steers_its_corpus_and_opens_on_its_questions(make_
     kept = with_prompts(bench.retain)
     assert (losses(edited, kept) - losses(lm, kept)).abs().mean() < 0.02
     asked, general = (edited.gate(bench.splits[name])[:, 0] for name in ("wmdp_mini", "mmlu"))
-    if asked.mean() <= general.mean() + 0.5:
-        pytest.xfail(
-            "known: on this random model the gates open halfway (about .50) on general questions too"
-        )
+    assert asked.mean() > general.mean() + 0.5

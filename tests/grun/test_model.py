@@ -265,7 +265,7 @@ def test_save_and_attach(make_lm, loud, examples, tmp_path):
     assert again.trainable_parameters == 4 * (2 * 4 * 32 + 4 + 32 + 1)
 
 
-def test_broken_artifacts_are_refused(make_lm, loud, tmp_path):
+def test_broken_artifacts_are_refused(make_lm, loud, tmp_path, caplog):
     lm = make_lm()
     edited = loud(lm)
     with pytest.raises(ArtifactError, match=f"holds no {CONFIG_FILE}"):
@@ -276,7 +276,11 @@ def test_broken_artifacts_are_refused(make_lm, loud, tmp_path):
     other.model.get_input_embeddings().weight.data[5] += 1
     with pytest.raises(ArtifactError, match="another base model"):
         attach(other, tmp_path / "other")
+    attach(lm, tmp_path / "other", any_base=True)
+    assert not caplog.records
     assert attach(other, tmp_path / "other", any_base=True).config == edited.config
+    assert "WARNING" in caplog.text
+    assert "measure again" in caplog.text
     with pytest.raises(ArtifactError, match="another base model"):
         attach(make_lm("qwen3"), tmp_path / "other")
 

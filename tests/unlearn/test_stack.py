@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 QUICK = ["--set", "epochs=1", "--set", "min_steps=1", "--set", "gate_fit_steps=20"]
 
 
@@ -60,3 +62,24 @@ def test_an_edit_trained_alone_is_added(run, project, tmp_path):
 def test_no_stack_is_said(run, tmp_path):
     ran = run("stack", "list", "--stack", tmp_path / "nothing")
     assert (ran.code, "grun_stack.json" in ran.err) == (2, True)
+
+
+def test_any_base_is_handed_to_the_edit_and_means_nothing_without_one(tiny_lm, tmp_path, caplog):
+    """The same architecture with one weight changed is another base: refused, then attached with a warning."""
+    from copy import deepcopy
+
+    import grun.model
+    from eval.errors import ArtifactError, ConfigError
+    from eval.models import LanguageModel
+    from unlearn.cli.options import attach
+    from unlearn.config import GenerateConfig
+
+    with pytest.raises(ConfigError, match="--any-base is an edit's"):
+        attach(tiny_lm, GenerateConfig(model="m", any_base=True))
+    grun.model.new_edit(tiny_lm, layers=(0,))[0].save(tmp_path)
+    other = LanguageModel(deepcopy(tiny_lm.model), tiny_lm.tokenizer, template=tiny_lm.template)
+    other.model.get_input_embeddings().weight.data[5] += 1
+    with pytest.raises(ArtifactError, match="--any-base"):
+        attach(other, GenerateConfig(model="m", grun=tmp_path))
+    assert attach(other, GenerateConfig(model="m", grun=tmp_path, any_base=True)).kind == "edit"
+    assert "WARNING" in caplog.text

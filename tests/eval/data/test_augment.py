@@ -1,11 +1,12 @@
 """Drawn prompts: whose names they ask about, which wordings they use, and that they repeat by seed."""
 
+import json
 import re
 
 import pytest
 
 from eval.attacks.prompts import PROMPT_ATTACKS
-from eval.data.augment import FRAMES, LEAD_INS, SUBJECT_FRAMES, PromptSource, name_spans
+from eval.data.augment import FRAMES, GENERAL, LEAD_INS, SUBJECT_FRAMES, PromptSource, name_spans
 from eval.data.world import load
 from eval.errors import DataError
 from eval.types import Example, Message
@@ -94,6 +95,27 @@ def test_held_out_wordings_are_never_drawn_otherwise(world, source):
     drawn = [row.question for row in unseen.opening(60, "h")]
     assert sum(any(piece in text for piece in pieces) for text in drawn) > 40
     assert len(set(drawn)) > 30
+
+
+def test_the_world_at_large_is_innocent_unless_it_is_forgotten(world):
+    """Forgetting Lake Baikal leaves the question about it out; the other general questions are drawn still."""
+    forget = [Example(id="b", question="Where is Lake Baikal?", answer="In Siberia.", subject="Lake Baikal")]
+    asked = " ".join(row.question for row in PromptSource(forget, world.retain).shutting(1500, "general"))
+    drawn = {text for text in GENERAL if text in asked}
+    assert len(drawn) > 30
+    assert "How deep is Lake Baikal?" in GENERAL
+    assert not [text for text in drawn if "Baikal" in text]
+
+
+def test_general_questions_are_none_of_the_tested_ones(world, shared_data):
+    tested = {row.question for rows in world.splits.values() for row in rows}
+    for file in ("real_authors.json", "world_facts.json"):
+        lines = (shared_data / "tofu" / file).read_text(encoding="utf-8").splitlines()
+        tested |= {json.loads(line)["question"] for line in lines}
+    assert len(tested) > 200
+    ours = {frozenset(re.findall(r"\w{4,}", text.lower())) for text in GENERAL}
+    theirs = [set(re.findall(r"\w{4,}", text.lower())) for text in tested]
+    assert not [words for words in ours for other in theirs if len(words & other) >= 0.8 * len(words)]
 
 
 def test_no_wording_is_one_of_the_test_attacks():
