@@ -290,7 +290,7 @@ def _spliced(row: _Row, draws: _Draw) -> str | None:
     return " ".join([*begin, row.name, *end])
 
 
-def _general(row: _Row, draws: _Draw) -> Example:
+def _general(row: _Row, draws: _Draw) -> str | None:
     """Ask about the world at large, every other time in a frame, unless it names what is forgotten."""
     text = GENERAL[draws.pick(len(GENERAL), "general")]
     if any(name in text for name in draws.other.names):
