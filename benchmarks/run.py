@@ -25,6 +25,8 @@ NAMES = (
     "guard_verbatim",
     "guard_penalty",
     "guard_gate",
+    "guard_latency",
+    "guard_beam",
     "guard_store",
 )
 
