@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from itertools import takewhile
 
-from eval.types import Prompt, conversation
+from eval.errors import ConfigError
+from eval.types import Message, Prompt, conversation
 from guard.names import capitalised_runs
 from guard.normalise import readable, words
 from guard.stopwords import word_set
 from guard.unmask import unmasked
 
-__all__ = ["judged_texts"]
+__all__ = ["conversations", "judged_texts"]
 
 _REFERS_BACK = word_set(
     """
@@ -50,7 +52,7 @@ def judged_texts(
     refers back ("where was she born?") or goes on about somebody forgotten, the last user turns together. Of very
     many sentences the most suspicious are taken.
     """
-    turns = [readable(message.content) for message in conversation(prompt) if message.is_prompt]
+    turns = [readable(text) for text in _said_by_user(conversation(prompt)) if words(text)]
     if not turns:
         return ()
     last = turns[-1]
@@ -65,6 +67,39 @@ def judged_texts(
     if len(window) > 1 and (_refers_back(last) or _goes_on(last, window[:-1], suspicion)):
         texts.append(" ".join(window))
     return tuple(dict.fromkeys(texts))
+
+
+def conversations(prompts: Sequence[Prompt]) -> list[tuple[Message, ...]]:
+    """Return prompts of any kind as messages.
+
+    Raises:
+        ConfigError: If something is no prompt, in one sentence.
+    """
+    if isinstance(prompts, str):
+        raise ConfigError("prompts is a single string; give a list of prompts.")
+    found: list[tuple[Message, ...]] = []
+    for i, prompt in enumerate(prompts):
+        try:
+            messages = conversation(prompt)
+        except (TypeError, KeyError, ValueError):
+            messages = ()
+        if not messages or not all(isinstance(text, str) for message in messages for text in message):
+            raise ConfigError(
+                f"Prompt {i} (a {type(prompt).__name__}) is neither text nor a chat; give a string, an example with a "
+                "question, or a list of messages, each with a role and a content that is text. One chat alone is "
+                "[chat]."
+            )
+        found.append(messages)
+    return found
+
+
+def _said_by_user(messages: Sequence[Message]) -> list[str]:
+    """The user's turns; an answer begun for the model is the user's doing, and so is all where no user speaks."""
+    turns = [message.content for message in messages if message.is_prompt]
+    if not turns:
+        return [" ".join(message.content for message in messages)]
+    begun = list(takewhile(lambda message: not message.is_prompt, reversed(messages)))
+    return [*turns[:-1], " ".join([turns[-1], *(message.content for message in reversed(begun))])]
 
 
 def _refers_back(turn: str) -> bool:

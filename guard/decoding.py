@@ -14,11 +14,12 @@ from eval.data.collate import encode_prompts, pad_left, pad_token_id
 from eval.errors import ConfigError
 from eval.models.language_model import LanguageModel
 from eval.models.templates import Template, resolve_template
-from eval.types import Message, Prompt, conversation
+from eval.types import Message, Prompt
 from guard.arguments import eos_ids, num_sequences, refuse_unsupported, setting
 from guard.audit import AuditLog
 from guard.beam import BeamSearch
 from guard.config import check_policy
+from guard.conversation import conversations
 from guard.deadline import Judge
 from guard.gate import Decision
 from guard.plan import Plan, judged
@@ -72,13 +73,11 @@ def generate(
     Raises:
         ConfigError: If the policy or mode is unknown, or an argument cannot go with a guard: assisted or
             speculative decoding, continuous batching, a custom loop, a streamer, returned scores (they would
-            show what is masked), or tensors in place of prompts.
+            show what is masked), or tensors in place of prompts; or if something is no prompt.
     """
     checked = check_policy(policy)
     if mode not in MODES:
         raise ConfigError(f"Unknown guard mode {mode!r}; use one of {', '.join(MODES)}.")
-    if isinstance(prompts, str):
-        raise ConfigError("prompts is a single string; give a list of prompts.")
     given = sorted(_OURS & generate_arguments.keys())
     if given:
         raise ConfigError(
@@ -86,15 +85,15 @@ def generate(
         )
     target = Target.of(model, tokenizer, template)
     refuse_unsupported(target.model, generate_arguments)
-    conversations = [conversation(prompt) for prompt in prompts]
-    if not conversations:
+    messages = conversations(prompts)
+    if not messages:
         return []
     num = num_sequences(target.model, generate_arguments)
-    with judged(guard, conversations, checked, audit=audit, request_ids=request_ids) as (plans, answers):
+    with judged(guard, messages, checked, audit=audit, request_ids=request_ids) as (plans, answers):
         if all(plan.is_refused for plan in plans):
             texts = [[plan.refusal] * num for plan in plans]
         else:
-            encoded = encode_prompts(tokenizer, target.template, conversations)
+            encoded = encode_prompts(tokenizer, target.template, messages)
             input_ids, mask = pad_left(encoded, pad_token_id(tokenizer))
             rows = continuations(
                 target, input_ids, mask, plans, generate_arguments, guard=guard, mode=mode, soft=soft

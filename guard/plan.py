@@ -99,8 +99,12 @@ def judged(
         A plan for each prompt, and a list of texts for each, to be filled with the answers (for a log with text).
 
     Raises:
-        ConfigError: If there are request ids, but not one for each prompt.
+        ConfigError: If there are request ids, but not one for each prompt, or the guard is none.
     """
+    if not hasattr(guard, "check_many"):
+        raise ConfigError(
+            f"guard is {type(guard).__name__!r}, which decides nothing; give a guard, such as guard.Guard.load(store)."
+        )
     if request_ids and len(request_ids) != len(conversations):
         raise ConfigError(
             f"There are {len(request_ids)} request ids for {len(conversations)} prompts; give one for each."

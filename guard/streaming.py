@@ -20,10 +20,11 @@ from transformers.generation.streamers import BaseStreamer
 from eval.data.collate import encode_prompts, pad_left, pad_token_id
 from eval.errors import ConfigError
 from eval.models.templates import Template
-from eval.types import Message, Prompt, conversation
+from eval.types import Message, Prompt
 from guard.arguments import eos_ids, refuse_unsupported, setting
 from guard.audit import AuditLog
 from guard.config import Policy, check_policy
+from guard.conversation import conversations
 from guard.deadline import Judge
 from guard.decoding import Target, decode
 from guard.plan import Plan, judged
@@ -81,7 +82,9 @@ def stream(
         raise ConfigError(
             f"guard.stream does not take {given[0]}; give a prompt, and use guard.generate for modes."
         )
-    return _chunks(target, conversation(prompt), guard, checked, soft, audit, request_id, generate_arguments)
+    return _chunks(
+        target, conversations([prompt])[0], guard, checked, soft, audit, request_id, generate_arguments
+    )
 
 
 async def _pass_on(chunks: Iterator[str]) -> AsyncIterator[str]:

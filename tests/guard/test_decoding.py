@@ -237,3 +237,30 @@ def test_every_public_name_can_be_had():
     assert all(getattr(guard, name) is not None for name in guard.__all__)
     with pytest.raises(AttributeError, match="nothing"):
         guard.nothing  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    "prompts",
+    [
+        FLAGGED,
+        [3],
+        [None],
+        [{"role": "user", "content": FLAGGED}],
+        [[{"role": "user"}]],
+        [[{"role": "user", "content": [{"type": "text", "text": FLAGGED}]}]],
+        [[]],
+    ],
+    ids=str,
+)
+def test_what_is_no_prompt_is_said_in_a_sentence(tiny_lm, guard_, prompts):
+    with pytest.raises(ConfigError, match=r"prompts is a single string|Prompt 0"):
+        run(tiny_lm, guard_, prompts)
+    if not isinstance(prompts, str):
+        with pytest.raises(ConfigError, match="Prompt 0"):
+            guard.stream(tiny_lm.model, tiny_lm.tokenizer, prompts[0], guard=guard_)
+
+
+@pytest.mark.parametrize("no_guard", [None, "store/"])
+def test_what_is_no_guard_is_said_in_a_sentence(tiny_lm, no_guard):
+    with pytest.raises(ConfigError, match=r"guard\.Guard\.load"):
+        run(tiny_lm, no_guard, [INNOCENT])

@@ -61,6 +61,14 @@ def test_the_system_prompt_and_the_answers_do_not_count(guard_):
     assert not guard_.check([chat[0], Message("assistant", "No idea."), chat[1]]).flagged
 
 
+def test_an_answer_begun_for_the_model_and_a_chat_without_a_user_are_judged(guard_):
+    begun = [Message("user", "Finish this."), Message("assistant", "Orla Vantreski was born in the town of")]
+    assert guard_.check(begun).flagged
+    assert not guard_.check([*begun, Message("user", "Thanks! What is the capital of Norway?")]).flagged
+    assert guard_.check([Message("system", "Where was Orla Vantreski born?")]).flagged
+    assert not guard_.check([Message("system", "What is the capital of Norway?")]).flagged
+
+
 def test_a_pronoun_is_resolved_by_the_turns_before(guard_):
     chat = [
         {"role": "user", "content": "Do you know Orla Vantreski?"},
