@@ -24,6 +24,7 @@ NAMES = (
     "guard_leaks",
     "guard_verbatim",
     "guard_penalty",
+    "guard_soft",
     "guard_gate",
     "guard_latency",
     "guard_beam",
