@@ -4,15 +4,19 @@ The target has read the texts (``text:mini``, ``muse:mini``, made by ``unlearn p
 The guard knows the texts as documents alone, or with the questions and answers too. Texts of such a world share their
 turns of speech, so the oracle's row says what level is no memory of the texts. "Longest run": words in a row taken
 from the texts. For the documents alone several lengths of the run that is never reproduced are shown.
+
+    python benchmarks/guard_verbatim.py [BENCHMARK ...]
 """
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from harness import report
+from harness import RESULTS, report
 
 SPLITS = {"text:mini": ("passages", "questions"), "muse:mini": ("verbmem", "forget_qa")}
 RUNS = (3, 4, 6)
@@ -93,10 +97,13 @@ def mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def main() -> None:
-    rows = [row for name in SPLITS for row in rows_of(name)]
+def main(names: list[str]) -> None:
+    path = RESULTS / "guard_verbatim.json"
+    known = json.loads(path.read_text())["rows"] if names and path.is_file() else []
+    rows = [row for row in known if row["benchmark"] not in names]  # rows of other benchmarks stay
+    rows += [row for name in names or SPLITS for row in rows_of(name)]
     report("guard_verbatim", rows, note="scratch models, policy restrict, greedy")
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
