@@ -2,8 +2,12 @@
 
 A `Veil` turns every content word into a pseudo-word. Capitals, marks and stop words stay, so that names, rare words
 and phrases are compared in the veiled form as in the plain one: equality of words is all that exact matching needs.
-Spelling is lost, hence typing errors in a name are not recognised. Whoever has the key can test guesses against the
-hashes: a veil keeps honest people from reading, it is no encryption.
+Spelling is lost, hence typing errors in a name are not recognised.
+
+What a veil does not hide: whoever has the store's folder has the key beside the hashes (``veil.key``) and can test
+guesses against them; stop words, single letters and digits, capitals and marks stand as they stood, so the shape of
+a text shows; the same word has the same hash everywhere; embeddings tell what a text is about, and can in part be
+turned back into words; names of requests are not veiled. It keeps honest people from reading, it is no encryption.
 """
 
 from __future__ import annotations
