@@ -195,6 +195,8 @@ def check_overrides(overrides: Mapping[str, Any]) -> dict[str, Any]:
             raise ConfigError(f"GRUN has no setting {key!r}; allowed: {', '.join(allowed)}.")
         if key == "layers" and isinstance(value, str):
             value = [part.strip() for part in value.split(",")]
+        if key == "layers" and isinstance(value, (int, float)):
+            value = [value]
         try:
             values[key] = TypeAdapter(hints[key]).validate_python(value)
         except ValidationError as error:

@@ -257,6 +257,7 @@ def test_text_from_a_command_line_is_converted():
     assert settings.layers == (0, 0.5, 1)
     assert [type(layer) for layer in settings.layers] == [int, float, int]
     assert (settings.rank, settings.margin) == (8, 2.5)
+    assert settings_for("gd", {"layers": 3}, num_blocks=4).layers == (3,)
 
 
 def test_presets_follow_the_depth():
