@@ -86,8 +86,8 @@ def verdict(final: dict[str, Any]) -> str:
     lost = {name: utility["target"] - utility[name] for name in METHODS}
     keeps = lost["npo-rt"] < min(lost["ga"], lost["graddiff"])
     return (
-        f"Model utility falls from {utility['target']:.3f} to {utility['npo-rt']:.3f} with NPO-RT, "
-        f"{utility['graddiff']:.3f} with GradDiff and {utility['ga']:.3f} with GA: "
+        f"Model utility, {utility['target']:.3f} before, is {utility['npo-rt']:.3f} after NPO-RT, "
+        f"{utility['graddiff']:.3f} after GradDiff and {utility['ga']:.3f} after GA: "
         + ("NPO-RT keeps more than both." if keeps else "here NPO-RT does not keep more than both.")
     )
 
