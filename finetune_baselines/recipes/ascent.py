@@ -17,7 +17,7 @@ _GA = Recipe(
     terms=(forget("ga"), forget("kl", weight=0.0, name="forget_kl")),
     # Without a limit on the forget loss, ascent would ruin a small model before the forget set is forgotten.
     scratch={"learning_rate": 7.5e-4, "max_forget_loss": 4.0},
-    scratch_lora={"learning_rate": 5e-4, "epochs": 12},
+    scratch_lora={"learning_rate": 1e-3, "epochs": 6, "rank": 64, "alpha": 64.0},
 )
 RECIPES = (
     _GA,

@@ -14,7 +14,7 @@ RECIPES = (
         summary="Trains towards the model's own distribution with the gold token taken out; forget data alone",
         paper="arXiv:2503.01224",
         terms=(forget("ce-u"),),
-        scratch={"learning_rate": 1e-4},
+        scratch={"learning_rate": 2e-4, "epochs": 3},
         scratch_lora={"epochs": 10},
     ),
     Recipe(
@@ -33,7 +33,7 @@ RECIPES = (
         paper="arXiv:2509.02820",
         terms=(forget("jensun"), retain("js")),
         paper_settings=TrainSettings(learning_rate=8e-6, batch_size=16, accumulation=4),
-        scratch={"learning_rate": 1.5e-3, "epochs": 8},
+        scratch={"learning_rate": 2e-3, "epochs": 8, "retain_per_forget": 2},
         scratch_lora={"learning_rate": 1.5e-3, "epochs": 10},
     ),
     Recipe(

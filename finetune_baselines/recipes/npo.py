@@ -17,7 +17,7 @@ _NPO = Recipe(
     terms=(forget("npo"),),
     paper_lora=LoraSettings(rank=8, alpha=32.0, dropout=0.05),
     scratch={"learning_rate": 5e-4, "epochs": 10, "beta": 0.5},
-    scratch_lora={"epochs": 20},
+    scratch_lora={"learning_rate": 1e-3, "epochs": 6, "rank": 64, "alpha": 64.0},
 )
 RECIPES = (
     _NPO,
@@ -27,7 +27,7 @@ RECIPES = (
         summary="NPO on the forget answers, descent on the retain answers",
         terms=(forget("npo"), retain("ce")),
         scratch={"retain_per_forget": 2, "retain_weight": 5.0},
-        scratch_lora={"learning_rate": 3e-3, "epochs": 12, "targets": "mlp"},
+        scratch_lora={"learning_rate": 3e-3, "epochs": 14, "targets": "mlp", "retain_weight": 8.0},
     ),
     replace(
         _NPO,

@@ -49,7 +49,7 @@ RECIPES = (
             paper_lora=LoraSettings(rank=8, alpha=32.0, dropout=0.05),
             # No retain term holds the rest in place: few large steps lose less than many small ones.
             scratch={"learning_rate": rate, "epochs": 3},
-            scratch_lora={"learning_rate": 5e-4},
+            scratch_lora={"learning_rate": 1e-3, "epochs": 5, "rank": 64, "alpha": 64.0},
         )
         for divergence, words, rate in (
             ("tv", "total variation", 9.5e-4),

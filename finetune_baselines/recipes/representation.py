@@ -19,7 +19,7 @@ RECIPES = (
         ),
         paper_lora_learning_rate=5e-4,
         scratch={"learning_rate": 5e-3, "epochs": 20, "retain_weight": 1.0, "coefficient": 200.0},
-        scratch_lora={"learning_rate": 1e-2, "targets": "mlp"},
+        scratch_lora={"learning_rate": 2e-2, "targets": "mlp"},
     ),
 )
 """The recipes of this family."""
