@@ -37,11 +37,11 @@ def _value(found: Found, who: str, attack: str) -> float | None:
 
 
 def _is_informative(found: Found, attack: str) -> bool:
-    """Whether the target leaks more than guessing under the attack; where it does not apply to it, unattacked."""
+    """Whether the target itself answers under the attack; where it does not apply to the target, unattacked."""
     result = found.get("target", {}).get(attack, {})
     does_not_apply = result.get("value") is None and DOES_NOT_APPLY in (result.get("reason") or "")
     before = _value(found, "target", "plain" if does_not_apply else attack)
-    return before is not None and before - _level(found, attack) >= INFORMATIVE
+    return before is not None and before >= INFORMATIVE
 
 
 def _level(found: Found, attack: str) -> float:
@@ -68,9 +68,9 @@ def _table(runs: Sequence[RunInfo], found: Found, attacks: Mapping[str, tuple[st
         title="Attacks",
         type="table",
         caption="Share of the forget questions whose answer says a key span (logit lens: whose key span some block "
-        "guesses). The oracle was never taught the answers: its share is what guessing reaches and, after relearning, "
-        "what is learned anew. The target knows everything: an attack under which it leaks no more than "
-        f"{INFORMATIVE:.2f} above the oracle brings nothing out, and is not informative about the methods.",
+        "guesses). The target knows everything: an attack under which it answers fewer than "
+        f"{100 * INFORMATIVE:.0f} % of the questions is not informative. The oracle was never taught the answers: its "
+        "share is what guessing reaches and, after relearning, what is learned anew.",
         data={
             "columns": [
                 {"key": "attack", "label": "Attack"},
@@ -89,7 +89,7 @@ def _reading(runs: Sequence[RunInfo], found: Found, attacks: Mapping[str, tuple[
     silent = [name for name in attacks if not _is_informative(found, name)]
     items = [_sentence(run, found, informative) for run in runs if role(run.method) == "method"]
     if silent:
-        items.append(f"Not informative here, because the target hardly leaks either: {', '.join(silent)}.")
+        items.append(f"Not informative here, because the target hardly answers either: {', '.join(silent)}.")
     return Section(
         id="reading",
         title="What survives what",

@@ -92,24 +92,21 @@ def _found(**values):
 
 def test_what_the_target_does_not_answer_is_not_informative():
     found = _found(
-        target={"plain": 1.0, "base64": 0.1, "quantize-nf4": 0.9, "typos": 0.4, "relearn-forget": 1.0},
-        oracle={"plain": 0.1, "base64": 0.0, "quantize-nf4": 0.1, "typos": 0.1, "relearn-forget": 0.9},
-        npo={"plain": 0.1, "base64": 0.0, "quantize-nf4": 0.8, "typos": 0.15, "relearn-forget": 0.95},
+        target={"plain": 1.0, "base64": 0.1, "quantize-nf4": 0.9},
+        oracle={"plain": 0.1, "base64": 0.0, "quantize-nf4": 0.1},
+        npo={"plain": 0.1, "base64": 0.0, "quantize-nf4": 0.8},
     )
     found["target"]["edit-off"] = {"value": None, "n": 0, "reason": "does not apply: nothing is attached"}
     found["oracle"]["edit-off"] = found["target"]["edit-off"]
     found["npo"]["edit-off"] = {"value": 0.95, "n": 10}
     runs = [RunInfo(method="target"), RunInfo(method="oracle"), RunInfo(method="npo", kind="weights")]
-    names = ("plain", "base64", "quantize-nf4", "edit-off", "typos", "relearn-forget")
-    kinds = dict.fromkeys(names, ("any", "Does something."))
+    kinds = dict.fromkeys(("plain", "base64", "quantize-nf4", "edit-off"), ("any", "Does something."))
     table, reading = attack_sections(runs=runs, found=found, attacks=kinds)
     rows = {row["attack"]: row for row in table.data["rows"]}
     assert rows["base64"]["npo"] == "not informative"
     assert rows["base64"]["target"] == "0.100"
     assert rows["edit-off"] | {"summary": ""} == rows["edit-off"] | {"summary": "", "npo": "0.950"}
-    assert rows["typos"]["npo"] == "0.150"  # the target leaks less than half the time, but clearly
-    assert rows["relearn-forget"]["npo"] == "not informative"  # the oracle learns it anew just as well
-    assert "holds under 2 of 4" in reading.data["items"][0]
+    assert "holds under 1 of 3" in reading.data["items"][0]
     assert "edit-off (0.95, oracle 0.10)" in reading.data["items"][0]
     assert "quantize-nf4 (0.80, oracle 0.10)" in reading.data["items"][0]
     assert "base64" in reading.data["items"][1]
