@@ -128,6 +128,8 @@ def test_the_commands_in_the_pages_run(world, shared_data, project, tiny_lm, tmp
         limits = {"METHODS": "graddiff,guard-refuse", "MAX_NEW_TOKENS": "8", "MAX_RETAIN": "40"}
         if words[0] in ("compare", "train", "evaluate"):
             limits |= {"MODEL": "path/to/model", "ORACLE": "path/to/oracle", "BENCHMARK": "world:forget01"}
+        if "grun-npo" in line:
+            limits["SET"] = "grun-npo.epochs=1 grun-npo.min_steps=1 grun-npo.gate_fit_steps=20"
         if "tofu:" in line:
             limits |= {"DATA_DIR": str(tmp_path / "tofu"), "MAX_RETAIN": "8"}
         with monkeypatch.context() as environment:
