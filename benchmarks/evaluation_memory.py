@@ -10,7 +10,8 @@ import json
 import sys
 from typing import Any
 
-from harness import in_fresh_process, memory_rise_mb, millions, random_llama, report
+from harness import in_fresh_process, millions, random_llama, report
+from memory import memory_rise_mb
 
 SHAPE = (2, 256, 128_256)
 ROWS, BATCH = 48, 16
