@@ -46,6 +46,11 @@ def command(context: click.Context, /, prompts: tuple[str, ...], as_json: bool, 
     prompts = prompts or _from_stdin()
     quiet_libraries()
     lm = attach(load_model(config, adapter=config.adapter), config)
+    if config.audit is not None:
+        from guard import AuditLog, GuardedModel
+
+        assert isinstance(lm, GuardedModel)  # --guard is there, and the filter goes on last
+        lm.audit = AuditLog(config.audit)
     options = GenerationOptions(
         max_new_tokens=config.max_new_tokens,
         do_sample=config.sample,
@@ -81,6 +86,8 @@ def _check(config: GenerateConfig) -> None:
         )
     if not config.sample and (config.temperature, config.top_p) != (1.0, 1.0):
         raise ConfigError("--temperature and --top-p change sampling only; add --sample, or leave them out.")
+    if config.audit is not None and config.guard is None:
+        raise ConfigError("--audit logs what a guard decides; name its store with --guard, or leave it out.")
 
 
 def _from_stdin() -> tuple[str, ...]:
