@@ -149,7 +149,9 @@ def _digest(text: str) -> str:
 
 
 def _read(path: Path, key: str) -> tuple[list[dict[str, Any]], int]:
-    """Return the lines of one file up to the first that is torn, and the bytes they take; none of another key."""
+    """Return the lines of one file up to the first that is torn or not ours, and the bytes they take; none of
+    another key.
+    """
     lines: list[dict[str, Any]] = []
     size = 0
     for raw in path.read_bytes().splitlines(keepends=True):
@@ -162,7 +164,9 @@ def _read(path: Path, key: str) -> tuple[list[dict[str, Any]], int]:
         if size == 0:
             if (line.get("version"), line.get("key")) != (VERSION, key):
                 break
-        else:
+        elif isinstance(line.get("batch"), str) and isinstance(line.get("row"), int):
             lines.append(line)
+        else:
+            break
         size += len(raw)
     return lines, size

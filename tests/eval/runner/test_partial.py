@@ -207,6 +207,19 @@ def test_files_of_all_processes_are_read_and_taken_away(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("line", [b'{"batch": "b", "row": 0, "x"', b"[1]\n", b'{"row": "0"}\n', b"\xff\n"])
+def test_lines_that_are_torn_or_not_ours_end_what_is_read(tmp_path: Path, line: bytes) -> None:
+    with Partial(tmp_path, "key") as partial:
+        partial.put("a", [{"x": 1}])
+    path = tmp_path / "partial.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(whole + line)
+    with Partial(tmp_path, "key") as partial:
+        assert partial.get("a", 1) == [{"batch": "a", "row": 0, "x": 1}]
+        assert partial.get("b", 1) is None
+    assert path.read_bytes() == whole
+
+
 def test_a_batch_is_kept_before_the_next_begins(tmp_path: Path) -> None:
     seen: list[int] = []
 
