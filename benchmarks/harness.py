@@ -88,7 +88,7 @@ def interleaved(
 def in_fresh_process(script: Path, *arguments: str) -> dict[str, Any]:
     """Run ``script`` with arguments in a process of its own (for its peak memory); it prints one JSON line last."""
     done = subprocess.run(
-        [sys.executable, str(script), *arguments], capture_output=True, text=True, check=True, cwd=ROOT
+        [sys.executable, str(script), *arguments], stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT
     )
     result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     return result
