@@ -109,13 +109,15 @@ def write(found: dict[str, list[dict[str, Any]]], note: str) -> None:
     from eval.artifacts import write_text
     from eval.report.markdown import markdown_table
 
+    stated = "scratch:small; each GRUN method fits its own gate, whose seconds count"
     report(
         "grun_comparison",
         [row for rows in found.values() for row in rows],
-        note=f"scratch:small; each GRUN method fits its own gate, whose seconds count{note}",
+        note=f"{stated}; {note}" if note else stated,
     )
     columns = ["loss", "where", *METRICS, "trained parameters", "seconds"]
-    parts = [f"# GRUN beside LoRA and full fine-tuning with the same loss{note}"]
+    parts = ["# GRUN beside LoRA and full fine-tuning with the same loss"]
+    parts += [note] if note else []
     for name, rows in found.items():
         head = [METRICS.get(column, column) for column in columns]
         cells = [[_cell(row[column]) for column in columns] for row in rows]
@@ -142,7 +144,7 @@ def main() -> None:
     found = {}
     for name in given.benchmarks.split(","):
         found[name] = compare(name, given.losses.split(","), given.work_dir, given.models_dir)
-        write(found, f"; {given.note}" if given.note else "")
+        write(found, given.note)
 
 
 if __name__ == "__main__":
