@@ -60,7 +60,9 @@ class AuditRecord:
             if self.decision.flagged:
                 raise ConfigError("A flagged prompt cannot be logged as 'passed'; say what was done with it.")
             if self.decision.failure:
-                raise ConfigError("A prompt that was not judged cannot be logged as 'passed'; it is 'skipped'.")
+                raise ConfigError(
+                    "A prompt that was not judged cannot be logged as 'passed'; it is 'skipped'."
+                )
 
 
 class AuditLog:

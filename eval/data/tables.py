@@ -58,7 +58,7 @@ def _parquet(path: Path) -> Rows:
         from datasets import Dataset
     except ImportError:
         raise DataError(
-            f"{path} is Parquet, which needs the package `datasets`: pip install datasets."
+            f"{path} is Parquet, which needs the package `datasets`: pip install 'unlearn-toolkit[hub]'."
         ) from None
     rows: Rows = Dataset.from_parquet(str(path)).to_list()
     return rows
@@ -160,8 +160,8 @@ class Tables:
             from datasets import load_dataset
         except ImportError:
             raise DataError(
-                f"{self.name} comes from the hub by the package `datasets`: pip install datasets, or give a local "
-                "folder with --data-dir."
+                f"{self.name} comes from the hub by the package `datasets`: pip install "
+                "'unlearn-toolkit[hub]', or give a local folder with --data-dir."
             ) from None
         try:
             rows: Rows = load_dataset(self.hub, config or None, split=split).to_list()

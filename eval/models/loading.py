@@ -219,7 +219,7 @@ def _quantization(kind: str) -> Any:
         raise ConfigError(f"Unknown quantization {kind!r}; use int8 or nf4.")
     if find_spec("bitsandbytes") is None:
         raise ConfigError(
-            f"Quantization {kind!r} needs bitsandbytes; install it with `pip install bitsandbytes`."
+            f"Quantization {kind!r} needs bitsandbytes; install it with `pip install 'unlearn-toolkit[quantization]'`."
         )
     from transformers import BitsAndBytesConfig
 

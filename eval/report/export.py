@@ -76,7 +76,7 @@ def export(run: Path, out: Path) -> None:
             from datasets import Dataset, Features, Value
         except ImportError:
             raise ConfigError(
-                "Parquet needs the package `datasets` (pip install datasets); or export to .csv."
+                "Parquet needs the package `datasets` (pip install 'unlearn-toolkit[hub]'); or export to .csv."
             ) from None
         kinds = dict.fromkeys(COLUMNS, "string") | {"index": "int64", "number": "float64"}
         features = Features({name: Value(kind) for name, kind in kinds.items()})

@@ -108,7 +108,7 @@ class QLora(Lora):
         if find_spec("bitsandbytes") is None:
             raise ConfigError(
                 "Parametrization qlora needs bitsandbytes, which is not installed; install it with "
-                "`pip install bitsandbytes`, or use parametrization lora."
+                "`pip install 'unlearn-toolkit[quantization]'`, or use parametrization lora."
             )
         base = super()._base(model)
         if not any(is_quantized(parameter) for parameter in base.parameters()):
