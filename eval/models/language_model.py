@@ -88,7 +88,8 @@ class LanguageModel:
         An edit or a filter adds its own part by overriding it; ``None``: it does not say, so that nothing of an
         interrupted evaluation is used again.
         """
-        if self.kind not in ("none", "weights"):
+        is_offloaded = any(parameter.is_meta for parameter in self.model.parameters())
+        if self.kind not in ("none", "weights") or is_offloaded:
             return None
         where = (str(next(self.model.parameters()).dtype), self.device.type, self.eos_ids, self.ou_compat)
         return fingerprint([_identity(self.trainable_base()), *where])
@@ -357,7 +358,12 @@ def _identity(model: Any) -> str:
     config = {k: v for k, v in model.config.to_dict().items() if k not in _UNSTABLE_CONFIG}
     digest.update(json.dumps(config, sort_keys=True, default=str).encode())
     for name, tensor in sorted(model.state_dict().items()):
+        if not isinstance(tensor, torch.Tensor):  # packed weights of a quantized layer
+            digest.update(f"{name}{tensor!r}".encode())
+            continue
         digest.update(f"{name}{tuple(tensor.shape)}".encode())
+        if tensor.is_meta:  # offloaded: its values are read when its block runs
+            continue
         flat = tensor.detach().reshape(-1)
         sample = flat[:: max(1, flat.numel() // 4096)]
         digest.update(sample.float().cpu().numpy().tobytes())

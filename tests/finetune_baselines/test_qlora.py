@@ -49,7 +49,7 @@ def test_without_bitsandbytes_it_says_what_to_do(wide_lm, monkeypatch):
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *a: None if name == "bitsandbytes" else real(name, *a)
     )
-    with pytest.raises(ConfigError, match=r"needs bitsandbytes.*pip install bitsandbytes.*lora"):
+    with pytest.raises(ConfigError, match=r"needs bitsandbytes.*pip install .*quantization.*lora"):
         QLora().prepare(wide_lm, seed=0)
 
 

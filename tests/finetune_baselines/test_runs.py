@@ -126,7 +126,8 @@ def test_each_sequential_recipe_unlearns_and_its_phases_are_logged(tiny_lm, exam
         options = {
             "epochs": 2,
             "batch_size": 2,
-            "learning_rate": 1e-2,
+            "learning_rate": 3e-2,
+            "rank": 8,
             "chunk_size": 2,
             "targets": "all-linear",
             "retain_per_forget": 1,
