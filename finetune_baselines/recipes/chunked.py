@@ -72,7 +72,7 @@ RECIPES = (
             "epochs": 4,
             "batch_size": 16,
             "retain_per_forget": 7,
-            "retain_weight": 0.75,
+            "retain_weight": 0.7,
             "max_forget_loss": 4.0,
         },
         scratch_lora={"alpha": 64.0, "targets": _TARGETS, "learning_rate": 2e-3},

@@ -18,7 +18,7 @@ RECIPES = (
             learning_rate=5e-5, epochs=2, batch_size=4, warmup_epochs=0.0, schedule="constant"
         ),
         paper_lora_learning_rate=5e-4,
-        scratch={"learning_rate": 5e-3, "epochs": 20, "retain_weight": 1.0, "coefficient": 200.0},
+        scratch={"learning_rate": 5e-3, "epochs": 15, "retain_weight": 1.0, "coefficient": 150.0},
         scratch_lora={"learning_rate": 2e-2, "targets": "mlp"},
     ),
 )
