@@ -1,9 +1,9 @@
 """Named settings: ``paper`` (as published, for models of billions of parameters) and ``scratch`` (for small ones).
 
-The paper's learning rates move a model of a few million parameters by next to nothing. ``scratch`` was tuned on
-the embedded benchmark's world seeds 1 and 2, where target and oracle are small models trained from nothing, over a handful of
-values each: towards settings that keep 95 % of the target's utility and, among those, come near the oracle in forget
-quality and leaks. Not every method reached that, ascent, NPO and FLAT through adapters least of all.
+The paper's learning rates move a model of a few million parameters by next to nothing. ``scratch`` was tuned on the
+embedded benchmark's world seeds 1 and 2, where target and oracle are small models trained from nothing, over a
+handful of values each: towards settings that keep 95 % of the target's utility and, among those, come near the oracle
+in forget quality and leaks. Not every method reached that, ascent, NPO and FLAT through adapters least of all.
 Results are reported on seed 0. What a method changes of it stands with its recipe (`Recipe.scratch`,
 `Recipe.scratch_lora`).
 """
