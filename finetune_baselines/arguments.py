@@ -15,23 +15,25 @@ from finetune_baselines.training import TrainSettings
 if TYPE_CHECKING:
     from eval.models.language_model import LanguageModel
 
-__all__ = ["parts_of_a_step", "refuse_sharding", "training_arguments"]
+__all__ = ["FSDP", "parts_of_a_step", "refuse_sharding", "training_arguments"]
 
-_SHARDING = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed"}
+FSDP = "ACCELERATE_USE_FSDP"
+"""Variable by which the launcher says so."""
+_SHARDING = {FSDP: "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed"}
 
 
 def refuse_sharding() -> None:
-    """Refuse a launch that would spread the weights over the processes: on a CPU the launcher silently would not.
+    """Refuse a launch that would spread the weights over the processes in another way than FSDP version 2.
 
     Raises:
-        ConfigError: If `accelerate` was told to use FSDP or DeepSpeed.
+        ConfigError: If `accelerate` was told to use DeepSpeed or the first version of FSDP.
     """
     for variable, name in _SHARDING.items():
-        if os.environ.get(variable, "false").lower() in ("1", "true"):
+        is_second = variable == FSDP and os.environ.get("FSDP_VERSION") == "2"
+        if os.environ.get(variable, "false").lower() in ("1", "true") and not is_second:
             raise ConfigError(
-                f"Training with sharded weights ({name}) is not supported: scores, edits and artifacts need whole "
-                "weights on every process. Launch with plain data parallelism (accelerate launch --multi_gpu), and "
-                "use lora, quantization or gradient_checkpointing for a model too large for one device."
+                f"Training with sharded weights ({name}) is not supported but for FSDP version 2 (accelerate launch "
+                "--use_fsdp --fsdp_version 2); launch so, or with plain data parallelism (--multi_gpu)."
             )
 
 

@@ -29,6 +29,7 @@ from finetune_baselines.recipes.merged import TiesOptions
 from finetune_baselines.recipes.options import GnmTemplate
 from finetune_baselines.sampling import SAMPLINGS
 from finetune_baselines.sections import SECTIONS
+from finetune_baselines.sharding import is_sharded
 from finetune_baselines.supply import supply
 from finetune_baselines.ties import train_and_merge
 from finetune_baselines.training import TrainResult, TrainRows, TrainSettings, run_training
@@ -283,8 +284,11 @@ def _fitted(settings: TrainSettings, num_forget: int) -> TrainSettings:
 
 def _start_model(lm: LanguageModel, configuration: Configuration) -> LanguageModel | None:
     """Return the frozen start model where the objective needs its logits and no edit can be switched off."""
-    if not needs_reference(configuration.recipe) & LIVE or configuration.parametrization.starts_at_base:
+    if not needs_reference(configuration.recipe) & LIVE:
         return None
+    if configuration.parametrization.starts_at_base:
+        # Spread weights are gathered by all processes at once, and not all have rows to compare in every forward.
+        return lm if is_sharded() else None
     size = sum(p.numel() * p.element_size() for p in lm.model.parameters()) / 2**20
     _LOG.warning(
         "%s with %s fine-tuning compares with the start model at every step: one more forward a step, and the "

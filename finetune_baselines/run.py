@@ -19,6 +19,7 @@ from finetune_baselines.isolation import globals_kept, only_trainable
 from finetune_baselines.microbatches import MicroBatches
 from finetune_baselines.monitoring import Monitor, Watch
 from finetune_baselines.sampling import RunSize, Sampling
+from finetune_baselines.sharding import check_shardable, is_sharded, sharded
 from finetune_baselines.trainer import TrainedModule, UnlearningTrainer
 from finetune_baselines.training import Objective, TrainResult, TrainRows, TrainSettings
 
@@ -42,6 +43,8 @@ def train(
     """See `finetune_baselines.training.run_training`."""
     start = time.perf_counter()
     refuse_sharding()
+    if is_sharded():
+        check_shardable(lm, objective, trainable)
     module = trainable if trainable is not None else lm.model
     if not any(p.requires_grad for p in module.parameters()):
         raise ConfigError("No parameter of the model requires gradients, so there is nothing to train.")
@@ -62,6 +65,8 @@ def train(
     )
     with ExitStack() as stack:
         stack.enter_context(globals_kept())
+        shards = stack.enter_context(sharded(lm))
+        module = module if shards is None else shards.twin
         stack.enter_context(only_trainable(lm.model, module))
         if output_dir is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -85,6 +90,7 @@ def train(
             seed=seed,
             progress=progress,
             watch=watch,
+            shards=shards,
         )
         if metrics is not None:
             keep_lines(metrics, step_of(checkpoint))
@@ -94,11 +100,9 @@ def train(
                 trainer.measure()
         wait()
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-        best = (
-            None
-            if watch is None
-            else watch.restore(trainer.accelerator.unwrap_model(trainer.model).trained())
-        )
+        trained = trainer.trained()
+        best = None if watch is None else watch.restore(trained)
+        wait()  # the main process drops the best weights' file when the run is over
         return TrainResult(
             steps=trainer.state.global_step,
             seconds=time.perf_counter() - start,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import SequentialSampler
+from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 from transformers.trainer_callback import PrinterCallback
 
 from eval.artifacts import read_json, write_json
@@ -29,6 +31,7 @@ from finetune_baselines.microbatches import MicroBatch, MicroBatches
 from finetune_baselines.monitoring import Watch
 from finetune_baselines.perturbation import Perturbation, perturbed, uphill
 from finetune_baselines.sampling import Schedule
+from finetune_baselines.sharding import Shards, optimizer_shards, whole, whole_state
 from finetune_baselines.training import Objective, TrainingDivergedError, TrainSettings
 
 __all__ = ["TrainedModule", "UnlearningTrainer"]
@@ -83,6 +86,7 @@ class UnlearningTrainer(transformers.Trainer):  # type: ignore[misc]  # its type
         seed: Of dropout.
         progress: Told each step.
         watch: Measures along the way; ``None``: nothing does.
+        shards: The weights of ``lm``, where they are spread over the processes.
     """
 
     def __init__(
@@ -98,8 +102,11 @@ class UnlearningTrainer(transformers.Trainer):  # type: ignore[misc]  # its type
         seed: int,
         progress: Progress | None,
         watch: Watch | None = None,
+        shards: Shards | None = None,
     ) -> None:
         self.lm, self.objective, self.settings, self.watch = lm, objective, settings, watch
+        self.shards = shards
+        self._whole = module if shards is None else TrainedModule(shards.model, shards.model)
         self.schedule = dataset.schedule
         self.history: list[Mapping[str, Any]] = []
         self.stopped: str | None = None
@@ -119,6 +126,9 @@ class UnlearningTrainer(transformers.Trainer):  # type: ignore[misc]  # its type
             train_dataset=dataset,
             callbacks=[_StepHooks(dataset.schedule, objective)],
         )
+        if shards is not None:  # autocast alone: no data-parallel wrapper
+            self.accelerator.prepare_model(module, device_placement=False, evaluation_mode=True)
+            module._is_accelerate_prepared = True  # type: ignore[assignment]  # accelerate's own mark
         self.remove_callback(PrinterCallback)
         for callback in self.callback_handler.callbacks:
             if getattr(callback, "logging_dir", "") is None:  # else its log would go when the checkpoints do
@@ -240,6 +250,7 @@ class UnlearningTrainer(transformers.Trainer):  # type: ignore[misc]  # its type
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        norm = None if norm is None else whole(norm)
         self._last_norm = float(norm) if norm is not None else None
         is_bad = self._broken is not None or (norm is not None and not math.isfinite(float(norm)))
         if self.accelerator.num_processes > 1:
@@ -289,9 +300,8 @@ class UnlearningTrainer(transformers.Trainer):  # type: ignore[misc]  # its type
         step, steps = self.state.global_step, len(self.schedule)
         if self.watch is None or not self.watch.is_due(step, step if is_last else steps):
             return None
-        module = self.accelerator.unwrap_model(self.model)
-        with globals_kept():
-            stopped = self.watch.measure(self.lm, module.trained(), step, steps)
+        with globals_kept(), nullcontext() if self.shards is None else self.shards.gathered():
+            stopped = self.watch.measure(self.lm, self._whole.trained(), step, steps)
         if self.settings.report_to != "none":
             values = self.watch.records[-1]["values"]
             self.log({f"eval/{name}": value for name, value in values.items() if value is not None})
@@ -305,6 +315,7 @@ class UnlearningTrainer(transformers.Trainer):  # type: ignore[misc]  # its type
 
     def _diverged(self, what: str) -> TrainingDivergedError:
         step = self.state.global_step
+        self.trained()  # the caller gets the weights before the step
         kept = "nothing was written"
         if self._keeps_checkpoints:
             self._save_checkpoint(self.model, None)
@@ -316,22 +327,28 @@ class UnlearningTrainer(transformers.Trainer):  # type: ignore[misc]  # its type
 
     # --- checkpoints: the trained parameters as safetensors, never a pickle of settings ------------------------
 
-    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+    def trained(self) -> dict[str, nn.Parameter]:
+        """Return what trains by name, with its present values, in one piece; every process must call it."""
+        if self.shards is not None:
+            self.shards.gather()
+        return self._whole.trained()
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write the trained parameters: on the main process, with the help of all."""
+        trained = self.trained()
         if not is_main():
             return
         folder = Path(output_dir or self.args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        module = self.accelerator.unwrap_model(self.model)
-        save_file({k: v.detach().cpu().contiguous() for k, v in module.trained().items()}, folder / WEIGHTS)
+        save_file({k: v.detach().cpu().contiguous() for k, v in trained.items()}, folder / WEIGHTS)
         if hasattr(self.objective, "state_dict"):
             write_json(folder / OBJECTIVE, self.objective.state_dict())
         if hasattr(self.objective, "tensor_state"):
             save_file(self.objective.tensor_state(), folder / TENSORS)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        module = self.accelerator.unwrap_model(model if model is not None else self.model)
         stored = load_file(Path(resume_from_checkpoint) / WEIGHTS)
-        trained = module.trained()
+        trained = self._whole.trained()
         if stored.keys() != trained.keys() or any(stored[n].shape != p.shape for n, p in trained.items()):
             raise ArtifactError(
                 f"The checkpoint {resume_from_checkpoint} holds other parameters than this run trains; "
@@ -340,10 +357,32 @@ class UnlearningTrainer(transformers.Trainer):  # type: ignore[misc]  # its type
         with torch.no_grad():
             for name, parameter in trained.items():
                 parameter.copy_(stored[name])
+        if self.shards is not None:
+            self.shards.scatter()
         if hasattr(self.objective, "load_state_dict"):
             self.objective.load_state_dict(read_json(Path(resume_from_checkpoint) / OBJECTIVE))
         if hasattr(self.objective, "load_tensor_state"):
             self.objective.load_tensor_state(load_file(Path(resume_from_checkpoint) / TENSORS))
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if self.shards is None:
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        state = whole_state(self.optimizer)
+        if is_main():
+            torch.save(state, Path(output_dir) / OPTIMIZER_NAME)
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if self.shards is None or checkpoint is None:
+            super()._load_optimizer_and_scheduler(checkpoint)
+            return
+        state, scheduler = (
+            torch.load(Path(checkpoint) / name, map_location="cpu", weights_only=True)
+            for name in (OPTIMIZER_NAME, SCHEDULER_NAME)
+        )
+        self.optimizer.load_state_dict(optimizer_shards(self.optimizer, state))
+        self.lr_scheduler.load_state_dict(scheduler)
 
     def _move_model_to_device(self, model: nn.Module, device: torch.device) -> None:
         """The model stays where the caller put it."""

@@ -1,4 +1,4 @@
-"""Two processes on gloo train as one does: partners, shares of the loss, chunks, perturbation, artifacts."""
+"""Two processes on gloo train as one does: partners, shares of the loss, chunks, perturbation, sharded weights."""
 
 import json
 import os
@@ -8,6 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+from eval.errors import ConfigError
+from finetune_baselines import RECIPES, train
+from finetune_baselines.objective import RecipeObjective
+from finetune_baselines.sharding import check_shardable
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = """
@@ -141,9 +147,11 @@ def test_two_processes_train_as_one_does(tiny_lm, examples, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_nan_on_one_process_stops_all_and_keeps_the_state_before_it(tiny_lm, tmp_path):
+@pytest.mark.parametrize("is_spread", [False, True])
+def test_a_nan_on_one_process_stops_all_and_keeps_the_state_before_it(tiny_lm, tmp_path, is_spread):
     tiny_lm.save(tmp_path / "model")
-    _run([*_launcher(), _save_script(tmp_path, DIVERGING), tmp_path, tmp_path / "out"], tmp_path)
+    launcher = _accelerate(*SHARDED) if is_spread else _launcher()
+    _run([*launcher, _save_script(tmp_path, DIVERGING), tmp_path, tmp_path / "out"], tmp_path)
     said = [(tmp_path / f"said-{rank}.txt").read_text() for rank in (0, 1)]
     assert all("diverged at step 3 of 4" in text for text in said)
     assert "'forget_ga'" in said[1]
@@ -167,9 +175,99 @@ def _training_flags(lm, examples, folder) -> list[str]:
             "--set", "epochs=2", "--set", "batch_size=4", "--eval-every", "1", "--json"]  # fmt: skip
 
 
+SHARDED = ["--use_fsdp", "--fsdp_version=2"]
+SPREAD = """
+import json, os, sys
+from pathlib import Path
+from eval.models import load
+from eval.types import Example
+from finetune_baselines import RECIPES, TrainRows, TrainSettings, encode_rows, run_training, train
+from finetune_baselines.monitoring import Monitor
+from finetune_baselines.objective import RecipeObjective
+
+class Interrupted(Exception):
+    pass
+
+def interrupt(what, done, total):
+    if what == "training" and done == 3:
+        raise Interrupted
+
+def measure(lm, step, folder):
+    texts = [generation.text for generation in lm.generate([row.question for row in forget])]
+    scores = lm.score(forget, [row.answer for row in forget])
+    return {"loss": sum(s.avg_loss for s in scores), "letters": sum(map(len, texts)), "nearness": -abs(step - 2)}
+
+folder, out = Path(sys.argv[1]), Path(sys.argv[2])
+texts = json.loads((folder / "rows.json").read_text())
+rows = [Example(id=str(i), question=question, answer=answer) for i, (question, answer) in enumerate(texts)]
+forget, retain = rows[:5], rows[5:]
+settings = TrainSettings(
+    learning_rate=1e-3, epochs=2, batch_size=4, accumulation=2, warmup_epochs=0.0, schedule="constant", save_steps=1
+)
+found = {}
+for name, method, parametrization in (
+    ("full", "npo-rt", "full"), ("lora", "npo-rt", "lora"), ("kl", "npo-kl", "full"), ("lora-kl", "npo-kl", "lora")
+):
+    lm = load(folder / "model", device="cpu")
+    def run(**options):
+        return train(
+            lm, method, forget=forget, retain=retain, settings=settings, parametrization=parametrization,
+            output_dir=out / name, monitor=Monitor(measure=measure, every=1, criterion="nearness"), **options
+        )
+    try:
+        run(progress=interrupt)
+    except Interrupted:
+        newest = max((out / name / "checkpoints").glob("checkpoint-*"))
+    tuned = run()
+    found[name] = {
+        "resumed from": newest.name,
+        "scores": [s.avg_loss for s in tuned.score(forget, [row.answer for row in forget])],
+    }
+
+lm = load(folder / "model", device="cpu")
+sizes = []
+data = TrainRows(forget=[(row,) for row in encode_rows(lm, forget, [r.answer for r in forget])])
+count = lambda *_: sizes.append(sum(getattr(p, "to_local", lambda p=p: p)().numel() for p in lm.model.parameters()))
+run_training(lm, RecipeObjective(RECIPES["ga"]), data, settings, progress=count)
+found["held"] = [sizes[0], sum(p.numel() for p in lm.model.parameters())]
+if os.environ.get("RANK", "0") == "0":
+    (out / "found.json").write_text(json.dumps(found))
+"""
+
+
 @pytest.mark.slow
+def test_spread_weights_train_pause_and_come_back_as_one_processs(tiny_lm, examples, tmp_path):
+    """Interrupted after the second of three steps, taken up again; the second step's weights are the best."""
+    tiny_lm.save(tmp_path / "model")
+    rows = [[row.question, row.answer + " Yes." * i] for i, row in enumerate(examples)]
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    script = _save_script(tmp_path, SPREAD)
+    found = []
+    for name, launcher in (("one", [sys.executable]), ("two", _accelerate(*SHARDED))):
+        (tmp_path / name).mkdir()
+        _run([*launcher, script, tmp_path, tmp_path / name], tmp_path)
+        found.append(json.loads((tmp_path / name / "found.json").read_text()))
+    one, two = found
+    assert one["held"][0] == one["held"][1] == two["held"][1]
+    assert two["held"][0] <= 0.55 * two["held"][1]
+    for kind in ("full", "lora", "kl", "lora-kl"):
+        assert one[kind]["resumed from"] == two[kind]["resumed from"] == "checkpoint-2"
+        assert one[kind]["scores"] == pytest.approx(two[kind]["scores"], rel=1e-5)
+        for file, keys in (("metrics.jsonl", ("loss", "grad_norm")), ("dynamics.jsonl", ("values",))):
+            lines = [
+                [json.loads(line) for line in (tmp_path / name / kind / file).read_text().splitlines()]
+                for name in ("one", "two")
+            ]
+            assert len(lines[0]) == len(lines[1]) == (3 if file == "metrics.jsonl" else 4)
+            for first, second in zip(*lines, strict=True):
+                for key in keys:
+                    assert first[key] == pytest.approx(second[key], rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launch", [["--multi_gpu"], SHARDED], ids=["whole", "sharded"])
 def test_accelerate_launch_with_two_processes_gives_one_processs_losses_and_artifact(
-    tiny_lm, examples, tmp_path
+    tiny_lm, examples, tmp_path, launch
 ):
     """Each of the two sees half of every batch of 4; the one process sees it whole."""
     from safetensors.torch import load_file
@@ -178,7 +276,7 @@ def test_accelerate_launch_with_two_processes_gives_one_processs_losses_and_arti
     weights, losses, measured = [], [], []
     for name, command in (
         ("one", [sys.executable, *flags]),
-        ("two", [*_accelerate("--multi_gpu"), *flags]),
+        ("two", [*_accelerate(*launch), *flags]),
     ):
         done = _run([*command, "--output-dir", tmp_path / name], tmp_path)
         assert json.loads(done.stdout[done.stdout.index("{") :])["method"] == "npo-rt"  # printed once
@@ -199,10 +297,37 @@ def test_accelerate_launch_with_two_processes_gives_one_processs_losses_and_arti
 
 
 @pytest.mark.slow
-def test_a_launch_that_would_share_the_weights_is_refused_in_one_sentence(tiny_lm, examples, tmp_path):
-    """On a CPU accelerate ignores the flag and would train unsharded without a word."""
+def test_a_launch_with_the_first_version_of_fsdp_is_refused_in_one_sentence(tiny_lm, examples, tmp_path):
+    """It is what accelerate takes where no version is said."""
     flags = _training_flags(tiny_lm, examples, tmp_path)
-    launcher = _accelerate("--use_fsdp", "--fsdp_version=2")
-    done = _run([*launcher, *flags, "--output-dir", tmp_path / "out"], tmp_path, code=1)
-    assert "sharded weights (FSDP) is not supported" in done.stderr
+    done = _run([*_accelerate("--use_fsdp"), *flags, "--output-dir", tmp_path / "out"], tmp_path, code=1)
+    assert "sharded weights (FSDP) is not supported but for FSDP version 2" in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("method", "change", "said"),
+    [
+        ("sam-npo", {}, "an inner perturbation"),
+        ("npo-rt", {"parametrization": "adalora"}, r"\(adalora\)"),
+    ],
+)
+def test_what_does_not_go_together_with_spread_weights(tiny_lm, examples, monkeypatch, method, change, said):
+    for name, value in {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("finetune_baselines.method.join", lambda device: None)
+    with pytest.raises(
+        ConfigError, match=rf"\(FSDP\) does not go together with .*{said}.*; launch with plain"
+    ):
+        train(tiny_lm, method, forget=examples[:4], retain=examples[4:], overrides={"epochs": 1, **change})
+
+
+def test_quantized_weights_and_interventions_are_not_spread(tiny_lm):
+    lm, objective = tiny_lm.copied(), RecipeObjective(RECIPES["ga"])
+    check_shardable(lm, objective, None)
+    with pytest.raises(ConfigError, match="together with an intervention"):
+        check_shardable(lm, objective, torch.nn.Linear(2, 2))
+    codes = torch.zeros(2, dtype=torch.int8)
+    lm.model.register_parameter("codes", torch.nn.Parameter(codes, requires_grad=False))
+    with pytest.raises(ConfigError, match=r"together with quantized weights \(qlora\)"):
+        check_shardable(lm, objective, None)
