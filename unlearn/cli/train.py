@@ -49,6 +49,7 @@ def command(context: click.Context, /, method: str, as_json: bool, **_: object) 
     unlearn train grun-npo --model MODEL --benchmark jsonl:forget.jsonl --retain-file retain.jsonl
     unlearn train npo-rt --eval-every 20 --best-by balance --patience 3
     accelerate launch --multi_gpu --num_processes 4 -m unlearn train npo-rt --model MODEL --benchmark tofu:forget10
+    accelerate launch --use_fsdp --fsdp_version 2 --num_processes 4 -m unlearn train npo-rt --model MODEL
     """
     from eval.artifacts import environment, fingerprint, write_json
     from eval.processes import is_main, join, wait
