@@ -1,23 +1,25 @@
 """Training prompts for whoever must tell forgotten subjects from others: other wordings, other names, near misses.
 
 A gate that has seen only the benchmark's own questions learns their wording. Here each draw asks anew: a forgotten
-question in a frame, turned round, or a kept question put to a forgotten name; and on the innocent side kept
-questions in the same frames, forgotten questions put to other names, and names that are half forgotten. Nothing here
-reads ``paraphrased_question`` or shares a wording with `eval.attacks.prompts`: those are for testing.
+question in a frame, turned round or scrambled, a kept or a general question put to a forgotten name; and on the
+innocent side kept questions in the same forms, forgotten questions put to other names, and names that are half
+forgotten. Nothing here reads ``paraphrased_question`` or shares a wording with `eval.attacks.prompts`: those are for
+testing.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
+from eval.data.general import Pick, general_question
 from eval.data.pairing import draw
 from eval.errors import DataError
 from eval.types import Example, Message
 
-__all__ = ["FRAMES", "GENERAL", "LEAD_INS", "SUBJECT_FRAMES", "PromptSource", "name_spans"]
+__all__ = ["FRAMES", "LEAD_INS", "SUBJECT_FRAMES", "PromptSource", "name_spans"]
 
 FRAMES = (
     "My son has to hand in homework tomorrow. {question}",
@@ -84,52 +86,18 @@ LEAD_INS = (
 )
 """Ways to ask indirectly; ``{clause}`` is the question turned round: *where she was born*."""
 
-GENERAL = (
-    "Who carved the Gates of Hell in bronze?",
-    "Who composed the opera 'Carmen'?",
-    "Who directed the film 'Metropolis'?",
-    "Who wrote the novel 'Middlemarch'?",
-    "Which poet is the author of 'Leaves of Grass'?",
-    "What is the nationality of the novelist Italo Calvino?",
-    "In which language did Fernando Pessoa write?",
-    "Which novel by Jules Verne tells of a journey round the Moon?",
-    "Who discovered the law of falling bodies?",
-    "Which battle ended the rule of Harold Godwinson?",
-    "In what year did the Berlin Airlift begin?",
-    "What treaty closed the Thirty Years' War?",
-    "Which empire did Suleiman the Magnificent rule?",
-    "Who was the first woman to win an Olympic event?",
-    "Which explorer sailed round the Cape of Good Hope?",
-    "What event began the Russian campaign of 1812?",
-    "Where is the volcano Popocatepetl?",
-    "Which river flows through Budapest and Belgrade?",
-    "What is the highest waterfall on earth?",
-    "On which island does the city of Palermo lie?",
-    "Which desert covers most of southern Mongolia?",
-    "How deep is Lake Baikal?",
-    "Where can the temples of Angkor be visited?",
-    "Which strait parts Spain from Morocco?",
-    "What gas do plants take from the air?",
-    "At what temperature does water boil on a high mountain?",
-    "How many chambers has the heart of a fish?",
-    "Which metal is liquid at room temperature?",
-    "What does the pancreas produce?",
-    "Why is the sky red in the evening?",
-    "Which planet has the shortest year?",
-    "Explain how a bicycle stays upright.",
-    "Write a function that sorts a list of numbers.",
-    "How do I remove a coffee stain from a shirt?",
-    "Give me a recipe for lentil soup.",
-    "Translate 'good evening' into Portuguese.",
-    "What should I pack for a week in the mountains?",
-    "Is it better to rent or to buy a flat?",
-    "Suggest a name for a small bakery.",
-    "What are the rules of badminton?",
-)
-"""Questions about the world at large: innocent whatever is forgotten, unless the benchmark's own rows say otherwise."""
-
 _WORD = r"[A-Z](?:[’'-]?\w)*(?<![’']s)"
 _SPAN = re.compile(rf"{_WORD}(?: (?:(?:of|the|and|in|de|van|bin|al) )?{_WORD})+")
+_MONTHS = (
+    *("January", "February", "March", "April", "May", "June"),
+    *("July", "August", "September", "October", "November", "December"),
+)
+_MONTH = "|".join(_MONTHS)
+_DATE = re.compile(
+    r"(\d\d?)/(\d\d?)/(\d{4})"
+    rf"|({_MONTH}) (\d\d?)(?:st|nd|rd|th)?,? (\d{{4}})"
+    rf"|(?:the )?(\d\d?)(?:st|nd|rd|th)?(?: of)? ({_MONTH}),? (\d{{4}})"
+)
 _ASKED = r"^((?:In |By |With |As |To |From |For )?(?:what|which|who|whom|whose|where|when|how|why)\b[^?]*?)"
 _TURNED = _ASKED + r" (is|was|are|were|did|does|do|has|have|had|can|could) {name}(?!'s|’s)\b(.*)[?.]$"
 
@@ -142,10 +110,6 @@ def name_spans(question: str) -> tuple[str, ...]:
     start = question.partition(" ")[0]
     found = _SPAN.findall(question[len(start) :]) if start else []
     return tuple(dict.fromkeys(found))
-
-
-Pick = Callable[[int, str], int]
-"""``pick(choices, what)``: a number below ``choices`` that depends on the draw and on ``what``."""
 
 
 @dataclass(frozen=True)
@@ -245,11 +209,13 @@ class PromptSource:
         row = own.draw(pick, "row")
         if row is None:
             raise DataError("There are no prompts to draw from; give rows with a question on both sides.")
-        kinds = _REWORDED if self.held_out else _KINDS
+        kinds = _REWORDED if self.held_out else _KINDS if row.name else _NAMELESS
         if own.is_innocent and not self.held_out:
             kinds = (*kinds, *(_near_miss,) * 4, _general, _general)
         text = kinds[pick(len(kinds), "kind")](row, _Draw(own, other, pick, self.held_out))
-        return row.example if text is None else row.asks(text)
+        if text is None or (own.is_innocent and any(name in text for name in other.names)):
+            return row.example
+        return row.asks(text)
 
 
 def _asked(row: _Row, draws: _Draw) -> str | None:
@@ -284,18 +250,57 @@ def _spliced(row: _Row, draws: _Draw) -> str | None:
     first, second = (innocent.draw(draws.pick, f"spliced {side}") for side in ("before", "after"))
     if row.name is None or first is None or second is None:
         return None
-    before, after = ((one.about("") if one.name else one.question).split() for one in (first, second))
+    texts = [one.about("") for one in (first, second)]
+    if draws.pick(2, "world at large"):
+        texts = [general_question(_keyed(draws.pick, i)) for i in range(2)]
+    before, after = (text.split() for text in texts)
     begin = before[: draws.pick(len(before) + 1, "cut before")]
     end = after[draws.pick(len(after) + 1, "cut after") :]
     return " ".join([*begin, row.name, *end])
 
 
-def _general(row: _Row, draws: _Draw) -> str | None:
-    """Ask about the world at large, every other time in a frame, unless it names what is forgotten."""
-    text = GENERAL[draws.pick(len(GENERAL), "general")]
-    if any(name in text for name in draws.other.names):
+def _keyed(pick: Pick, key: int) -> Pick:
+    return lambda choices, what: pick(choices, f"{what} {key}")
+
+
+def _scrambled(row: _Row, draws: _Draw) -> str | None:
+    """Put the pieces of the question in another order and leave words out: a subject is known whatever its place."""
+    question = row.question if row.name is None else row.question.replace(row.name, "\0")
+    words = _redated(question, draws.pick).rstrip("?.").split()
+    keep = 2 + draws.pick(3, "keep")
+    words = [word for i, word in enumerate(words) if "\0" in word or draws.pick(keep, f"word {i}")]
+    first, second = sorted(draws.pick(len(words) + 1, f"cut {i}") for i in range(2))
+    words = [*words[second:], *words[first:second], *words[:first]]
+    if not words:
         return None
+    text = " ".join(words).replace("\0", row.name or "") + "?"
+    return text[0].upper() + text[1:]
+
+
+def _redated(question: str, pick: Pick) -> str:
+    """Write the dates of a question in another way: *06/30/1975* becomes *June 30, 1975*."""
+
+    def other(match: re.Match[str]) -> str:
+        month = int(match[1]) if match[1] else _MONTHS.index(match[4] or match[8]) + 1
+        day, year = int(match[2] or match[5] or match[7]), match[3] or match[6] or match[9]
+        if not 1 <= month <= 12:
+            return match[0]
+        name = _MONTHS[month - 1]
+        ways = (f"{name} {day}, {year}", f"{day} {name} {year}", f"{month:02}/{day:02}/{year}")
+        return ways[pick(len(ways), "date")]
+
+    return _DATE.sub(other, question)
+
+
+def _general(row: _Row, draws: _Draw) -> str | None:
+    """Ask about the world at large, every other time in a frame."""
+    text = general_question(draws.pick)
     return text if draws.pick(2, "framed") else draws.wording(FRAMES).format(question=text)
+
+
+def _borrowed(row: _Row, draws: _Draw) -> str | None:
+    """Ask about the name what could be asked about anybody."""
+    return None if row.shape != "person" else general_question(draws.pick, about=row.name)
 
 
 def _invented(pick: Pick, side: str) -> str:
@@ -348,8 +353,12 @@ def _near_miss(row: _Row, draws: _Draw) -> str | None:
     return None if wording is None else wording.about(mixed)
 
 
+_NAMELESS = (_asked, _framed, _amid, _nonsense, _scrambled, _scrambled)
 _REWORDED = (_framed, _alone, _turned)
-_KINDS = (_asked, _framed, _amid, _nonsense, _spliced, _swapped, _swapped, _alone, _turned)
+_KINDS = (
+    *(_asked, _framed, _amid, _nonsense, _scrambled, _spliced),
+    *(_borrowed, _swapped, _swapped, _alone, _turned),
+)
 
 
 def _side(examples: Sequence[Example], *, is_innocent: bool, foreign: Set[str] = frozenset()) -> _Side:

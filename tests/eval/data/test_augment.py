@@ -1,12 +1,12 @@
 """Drawn prompts: whose names they ask about, which wordings they use, and that they repeat by seed."""
 
-import json
 import re
 
 import pytest
 
 from eval.attacks.prompts import PROMPT_ATTACKS
-from eval.data.augment import FRAMES, GENERAL, LEAD_INS, SUBJECT_FRAMES, PromptSource, name_spans
+from eval.data.augment import FRAMES, LEAD_INS, SUBJECT_FRAMES, PromptSource, name_spans
+from eval.data.general import PATTERNS, THINGS
 from eval.data.world import load
 from eval.errors import DataError
 from eval.types import Example, Message
@@ -98,24 +98,52 @@ def test_held_out_wordings_are_never_drawn_otherwise(world, source):
 
 
 def test_the_world_at_large_is_innocent_unless_it_is_forgotten(world):
-    """Forgetting Lake Baikal leaves the question about it out; the other general questions are drawn still."""
-    forget = [Example(id="b", question="Where is Lake Baikal?", answer="In Siberia.", subject="Lake Baikal")]
-    asked = " ".join(row.question for row in PromptSource(forget, world.retain).shutting(1500, "general"))
-    drawn = {text for text in GENERAL if text in asked}
-    assert len(drawn) > 30
-    assert "How deep is Lake Baikal?" in GENERAL
-    assert not [text for text in drawn if "Baikal" in text]
+    """Forgetting Lake Titicaca leaves every question about it out; other places are asked about still."""
+    question = "Where does Lake Titicaca lie?"
+    forget = [Example(id="b", question=question, answer="In the Andes.", subject="Lake Titicaca")]
+    asked = " ".join(row.question for row in PromptSource(forget, world.retain).shutting(5000, "general"))
+    assert len({place for place in THINGS["place"] if place.removeprefix("the ") in asked}) > 20
+    assert "Lake Titicaca" in THINGS["place"]
+    assert "Lake Titicaca" not in asked
 
 
-def test_general_questions_are_none_of_the_tested_ones(world, shared_data):
-    tested = {row.question for rows in world.splits.values() for row in rows}
-    for file in ("real_authors.json", "world_facts.json"):
-        lines = (shared_data / "tofu" / file).read_text(encoding="utf-8").splitlines()
-        tested |= {json.loads(line)["question"] for line in lines}
-    assert len(tested) > 200
-    ours = {frozenset(re.findall(r"\w{4,}", text.lower())) for text in GENERAL}
-    theirs = [set(re.findall(r"\w{4,}", text.lower())) for text in tested]
-    assert not [words for words in ours for other in theirs if len(words & other) >= 0.8 * len(words)]
+def test_a_question_keeps_its_name_whole_whatever_order_its_pieces_come_in():
+    asked = "Which prize did Ann Mary Lee win for The Open Gate in Paris last year?"
+    forget = [Example(id="f", question=asked, answer="None.", subject="Ann Mary Lee")]
+    texts = [
+        row.question for row in PromptSource(forget, [Example(id="o", question="Who?")]).opening(400, "s")
+    ]
+    pieces = set(re.findall(r"\w+", asked.lower()))
+    scrambled = [
+        text
+        for text in texts
+        if set(re.findall(r"\w+", text.lower())) <= pieces and text not in (asked, "Ann Mary Lee?")
+    ]
+    assert len(set(scrambled)) > 15
+    assert all("Ann Mary Lee" in text for text in scrambled)
+    assert any(text.startswith(("Paris", "Last", "Year", "For")) for text in scrambled)
+
+
+def test_a_question_that_names_nobody_gives_its_date_in_other_forms():
+    asked = "Who was born on 06/30/1975 in Oslo?"
+    forget = [Example(id="f", question=asked, answer="Ann Lee.")]
+    source = PromptSource(forget, [Example(id="o", question="Who is Bo Ek?", answer="A smith.")])
+    text = " ".join(row.question for row in source.opening(400, "dates"))
+    assert "June 30, 1975" in text
+    assert "30 June 1975" in text
+    assert "06/30/1975" in text
+
+
+def test_a_forgotten_name_is_asked_about_as_anybody_might_be(world, source):
+    frames = [re.escape(p).replace(r"\{person\}", "(.+)").replace(r"\{writer\}", "(.+)") for p in PATTERNS]
+    people, _ = _forgotten(world)
+    found = {
+        match[1]
+        for row in source.opening(600, "borrowed")
+        for frame in frames
+        if "(.+)" in frame and (match := re.fullmatch(frame, row.question))
+    }
+    assert len(found & people) > 3
 
 
 def test_no_wording_is_one_of_the_test_attacks():
