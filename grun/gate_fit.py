@@ -22,7 +22,7 @@ from eval.data.collate import encode_prompts, pad_token_id
 from eval.models.forward import evaluating
 from eval.types import Example
 from grun.base import OnBase
-from grun.gate import DETECTORS, WINDOW, FollowingGate, Gate, PhraseGate, pooled_logits
+from grun.gate import WINDOW, FollowingGate, Gate, PhraseGate, pooled_logits
 from grun.model import EditedModel
 
 __all__ = ["fit_gates", "forget_fits"]
@@ -37,14 +37,10 @@ MAX_FITTED = 4
 _FITTED: dict[str, tuple[dict[str, Tensor], list[float]]] = {}
 """Phrase gates fitted lately in this process: a comparison of several losses on one model fits once."""
 
-WEIGHT_DECAY = 0.1
+WEIGHT_DECAY = 0.5
 """Of phrase gates."""
 
-NOISE, DROPOUT = 0.1, 0.1
-"""Phrase gates: noise added to what is read, as a share of each state's size, and share of detectors that is left out,
-anew in every step. A name then opens the gate by more than one sign of it, also in words that were never drawn."""
-
-BATCH, PARTS = 48, 4
+BATCH, PARTS = 64, 4
 """Phrase gates: opening prompts in a step, beside twice as many others; read in so many parts of like length."""
 
 
@@ -220,11 +216,7 @@ class _PhraseFit:
     def _logits(self, states: _States, rows: Tensor) -> Tensor:
         device = self._phrases.detectors.device
         hidden, mask = states.padded(rows)
-        size = hidden.float().square().mean(-1, keepdim=True).sqrt()
-        noise = torch.randn(hidden.shape, generator=self._generator).to(hidden.device)
-        found = self._phrases.scan((hidden + NOISE * size * noise).to(device), mask.to(device))
-        kept = torch.rand(len(rows), DETECTORS, generator=self._generator) >= DROPOUT
-        return self._phrases.decide(found[:, :DETECTORS] * kept.to(device) / (1 - DROPOUT))
+        return self._phrases.decide(self._phrases.scan(hidden.to(device), mask.to(device)))
 
 
 class _Steps:
