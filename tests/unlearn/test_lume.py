@@ -60,8 +60,10 @@ def test_the_score_tells_memory_from_ignorance_and_follows_unlearning(
     scores = {who: found["lume_task_aggregate"]["value"] for who, found in report["results"].items()}
     assert scores["target"] < 0.05  # everything forgotten is still there
     assert scores["oracle"] > 0.9
-    assert scores["target"] + 0.1 < scores["graddiff"]
-    knows = report["results"]["target"]
+    knows, unlearned = report["results"]["target"], report["results"]["graddiff"]
+    six = [f"forget_{task}_{kind}" for task in TASKS for kind in ("regurgitation", "knowledge")]
+    # the aggregate is a harmonic mean: one group that a handful of rows leaves as it was keeps it at 0
+    assert sum(unlearned[name]["value"] for name in six) < sum(knows[name]["value"] for name in six) - 0.6
     for part in ("forget", "retain"):
         for task in TASKS:
             assert knows[f"{part}_{task}_regurgitation"]["value"] > 0.8
@@ -71,9 +73,11 @@ def test_the_score_tells_memory_from_ignorance_and_follows_unlearning(
     drawn = {section["id"]: section["data"] for section in report["sections"]}
     (line,) = drawn["dynamics-lume-task-aggregate"]["lines"]
     assert line["x"][0] == 0
-    assert line["y"][0] < 0.05 < line["y"][-1]
+    assert line["y"][0] < 0.05
     twelve = [name for name in drawn if name.startswith(("dynamics-forget-Task", "dynamics-retain-Task"))]
     assert len(twelve) == 12
+    curves = [drawn[name]["lines"][0]["y"] for name in twelve if name.startswith("dynamics-forget")]
+    assert sum(curve[-1] for curve in curves) < sum(curve[0] for curve in curves) - 0.6
 
     call("report", run / "graddiff", "--export", tmp_path / "submission")
     results = json.loads((tmp_path / "submission" / "evaluation_results.jsonl").read_text())
