@@ -7,12 +7,11 @@ algorithm when longer than three characters. Scores equal ``rouge_score.RougeSco
 from __future__ import annotations
 
 import functools
+import importlib
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-
-from eval.metrics.stemming import stem
 
 __all__ = ["RougeScores", "exact_match", "rouge_scores", "rouge_tokens", "word_recall"]
 
@@ -36,9 +35,15 @@ class RougeScores:
         }
 
 
+@functools.cache
+def _stemmer() -> Callable[[str], str]:
+    stem: Callable[[str], str] = importlib.import_module("nltk.stem.porter").PorterStemmer().stem
+    return stem
+
+
 @functools.lru_cache(maxsize=65536)
 def _stem(word: str) -> str:
-    return stem(word) if len(word) > 3 else word
+    return _stemmer()(word) if len(word) > 3 else word
 
 
 def rouge_tokens(text: str, *, use_stemmer: bool = True) -> list[str]:
