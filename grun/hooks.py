@@ -121,16 +121,14 @@ class Activation:
         edited_rows = ends > 0
         if not torch.is_grad_enabled():
             edited_rows = edited_rows & (logits > SHUT)
-            if self._offset > self._last and bool(
-                edited_rows.all()
-            ):  # nothing to pick from: the usual decoding step
+            # the usual decoding step: every row is edited, nothing to pick from
+            if self._offset > self._last and bool(edited_rows.all()):
                 return cast(Tensor, edit.edited(hidden, logits[:, None, None]))
         columns = torch.arange(self._offset, self._offset + width, device=hidden.device)[None]
         where = ((columns >= ends[:, None] - 1) & edited_rows[:, None]).nonzero(as_tuple=True)
+        # the whole prompt has been read
         if self._offset + width > self._last and self._rows is None and not torch.is_grad_enabled():
-            (self._idle.discard if len(where[0]) else self._idle.add)(
-                id(edit)
-            )  # the whole prompt has been read
+            (self._idle.discard if len(where[0]) else self._idle.add)(id(edit))
         if not len(where[0]):
             return hidden
         return hidden.index_put(where, edit.edited(hidden[where], logits[where[0], None]))
