@@ -19,6 +19,7 @@ NAMES = (
     "unlearning_dynamics",
     "generation_overhead",
     "grun_overhead",
+    "grun_steps",
     "grun_comparison",
     "grun_sequence",
     "guard_overhead",

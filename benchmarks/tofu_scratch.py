@@ -4,10 +4,11 @@
 the same command goes on. Models and runs lie in ``--work-dir`` (ignored by git). Results so far, as JSON and as a
 Markdown table, go to ``benchmarks/results/`` after every stage.
 
-Presets: ``small`` (CPU; a sub-sampled TOFU and a model of a few hundred thousand parameters, to see that it runs) and
-``gpu`` (full TOFU, about 91 M parameters; for a rented GPU). Method settings of ``gpu`` are the papers' with the
-learning rate below, untuned. A model taught TOFU alone writes no wrong answers when asked to, so GNM's negatives and
-AltPO's alternates are answers of retain rows to the questions most like the forget question, nearest first.
+Presets: ``small`` (CPU, about an hour on two cores; a sub-sampled TOFU, about 1 M parameters, methods with their preset
+for small models) and ``gpu`` (full TOFU, about 91 M parameters; for a rented GPU). Method settings of ``gpu`` are the
+papers' with the learning rate below, untuned. A model taught TOFU alone writes no wrong answers when asked to, so
+GNM's negatives and AltPO's alternates are answers of retain rows to the questions most like the forget question,
+nearest first.
 """
 
 from __future__ import annotations
@@ -54,11 +55,11 @@ class Preset:
 
 PRESETS = {
     "small": Preset(
-        size="tiny",
-        splits={"forget01": ("ga", "npo-rt", "guard")},
-        max_retain=80,
-        max_new_tokens=40,
-        overrides={"epochs": 3},
+        size="small",
+        splits={"forget05": MAIN, "forget01": ("*",)},
+        max_retain=400,
+        max_new_tokens=64,
+        overrides={},
     ),
     "gpu": Preset(
         size="large",
