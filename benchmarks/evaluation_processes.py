@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import statistics
 import subprocess
 import sys
@@ -53,14 +52,9 @@ def worker(result: Path) -> None:
 
 def run(processes: int, folder: Path) -> dict[str, Any]:
     result = folder / f"{processes}.json"
-    launcher: list[str] = []
-    if processes > 1:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        launcher = ["-m", "torch.distributed.run", f"--nproc-per-node={processes}", f"--master-port={port}"]
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     subprocess.run(
-        [sys.executable, *launcher, str(Path(__file__)), str(result)],
+        [sys.executable, *(launcher if processes > 1 else ()), str(Path(__file__)), str(result)],
         env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}:{Path(__file__).parent}"},
         check=True,
         capture_output=True,
