@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from eval.artifacts import environment, fingerprint, read_json, write_json
 from eval.errors import ArtifactError, ConfigError
 from eval.report import Report, RunInfo, now
-from unlearn.comparison import LABELS
 from unlearn.methods import make_method
 from unlearn.runs import RECORD, benchmark_info, labelled, locked_run
+from unlearn.stages import LABELS
 
 if TYPE_CHECKING:
     from eval.attacks.base import Attack, AttackData

@@ -5,53 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
-from eval.artifacts import environment, fingerprint, write_json
+from eval.artifacts import environment, write_json
 from eval.errors import ConfigError
 from eval.processes import num_processes
-from eval.report import Report, RunInfo, now
-from eval.report.open_unlearning import EvalLog, read_log
-from finetune_baselines.monitoring import monitoring
-from unlearn.dynamics import SAMPLE, dynamics_monitor, read_dynamics, seconds_measuring
-from unlearn.measure import Measure
+from eval.report import Report, now
+from unlearn.dynamics import SAMPLE, read_dynamics
 from unlearn.methods import DEFAULT_METHODS, make_method
-from unlearn.runs import (
-    Finished,
-    benchmark_info,
-    labelled,
-    locked_run,
-    read_finished,
-    read_sections,
-    refuse_other_run,
-    slug,
-    start_stage,
-    write_finished,
-)
-from unlearn.seeds import averaged, stage_name
+from unlearn.runs import benchmark_info, locked_run, read_sections, refuse_other_run, slug
+from unlearn.stages import Stages
 
 if TYPE_CHECKING:
     from eval.data import Benchmark
     from eval.models import LanguageModel
-    from eval.types import Example, Progress, UnlearningData, UnlearningMethod
+    from eval.types import Progress
 
 __all__ = ["CompareSettings", "compare", "compare_prepared", "refuse_launcher"]
-
-LABELS = {"target": "target (knows everything)", "oracle": "oracle (never saw it)"}
-
-
-@runtime_checkable
-class Examining(Protocol):
-    """A method that can say more about what it made, given the tested rows; not counted as unlearning."""
-
-    def examine(
-        self,
-        lm: LanguageModel,
-        data: UnlearningData,
-        splits: Mapping[str, Sequence[Example]],
-        output_dir: Path,
-    ) -> None:
-        """Leave sections for the report in ``output_dir``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,194 +142,51 @@ def compare_prepared(
     with locked_run(output_dir):
         _write_config(output_dir, settings, benchmark, config)
         write_json(output_dir / "environment.json", environment(str(target.device)))
-        run = _Run(benchmark, settings, output_dir, target, progress, dict(taught or {}))
+        stages = Stages(benchmark, settings, output_dir, target, progress, dict(taught or {}))
         if oracle is not None:
-            run.measure_given("oracle", oracle)
-        run.measure_given("target", target)
+            stages.measure_given("oracle", oracle)
+        stages.measure_given("target", target)
         for name, method in built.items():
-            run.measure_method(name, method)
-        report = run.report()
+            stages.measure_method(name, method)
+        report = _report(stages)
         report.save(output_dir)
         _write_card(output_dir, report)
         return report
 
 
-class _Run:
-    """The stages of one comparison, each finished one recorded in its own folder."""
+def _report(stages: Stages) -> Report:
+    """Put target, oracle and the methods side by side."""
+    from eval.report.dynamics import dynamics_sections
+    from eval.report.gate_section import gates_together
+    from eval.report.sections import comparison_sections
 
-    def __init__(
-        self,
-        benchmark: Benchmark,
-        settings: CompareSettings,
-        directory: Path,
-        target: LanguageModel,
-        progress: Progress | None,
-        taught: dict[str, float],
-    ) -> None:
-        from eval.models import GenerationOptions
-
-        self.benchmark, self.settings, self.directory = benchmark, settings, directory
-        self.target, self.progress, self.taught = target, progress, taught
-        self.finished: dict[str, Finished] = {}
-        self.reference: Mapping[str, Any] | None = settings.reference
-        self.reference_key = fingerprint(settings.reference) if settings.reference else ""
-        self.benchmark_key = fingerprint(benchmark)
-        limit = settings.max_new_tokens
-        self.options = None if limit is None else GenerationOptions(max_new_tokens=limit)
-        self.monitor = dynamics_monitor(benchmark, settings.eval_every)
-
-    def key(self, name: str, identity: str, **more: Any) -> str:
-        """Fingerprint everything the numbers of a stage depend on."""
-        from importlib.metadata import version
-
-        return fingerprint(
-            {
-                "name": name,
-                "identity": identity,
-                "benchmark": self.benchmark_key,
-                "options": self.options,
-                "template": self.target.template.name,
-                "version": version("unlearn-toolkit"),
-                **more,
-            }
-        )
-
-    def log(self, name: str) -> EvalLog:
-        """Return a finished stage's evaluation log."""
-        return read_log(self.directory / name / "eval")
-
-    def measure_given(self, name: str, lm: LanguageModel) -> None:
-        """Evaluate target or oracle."""
-        key = self.key(name, lm.identity, reference=self.reference_key)
-        finished = read_finished(self.directory / name, key)
-        if finished is None:
-            directory = start_stage(self.directory / name, key)
-            info = RunInfo(
-                method=name,
-                label=LABELS[name],
-                kind="none",
-                summary="The model before unlearning."
-                if name == "target"
-                else "Taught the same without the forget set.",
-                seconds=self.taught.get(name),
-            )
-            finished = self._evaluate(name, lm, info, directory, key)
-        self._keep(name, finished)
-        if name == "oracle":
-            self.reference = self.log("oracle")
-            self.reference_key = key
-
-    def measure_method(self, name: str, method: UnlearningMethod) -> None:
-        """Unlearn with one method and every seed, and average over the seeds."""
-        first = self.settings.seed
-        by_seed = {
-            seed: self._one_seed(name, stage_name(name, seed, first), method, seed)
-            for seed in range(first, first + self.settings.seeds)
-        }
-        self._keep(name, averaged(by_seed))
-
-    def _one_seed(self, name: str, stage: str, method: UnlearningMethod, seed: int) -> Finished:
-        """Unlearn, evaluate and record in the folder ``stage``; or read what an earlier run recorded."""
-        overrides = dict(self.settings.overrides.get(name, {}))
-        key = self.key(
-            name,
-            self.target.identity,
-            reference=self.reference_key,
-            overrides=overrides,
-            seed=seed,
-            **({} if self.settings.eval_every is None else {"eval_every": self.settings.eval_every}),
-        )
-        finished = read_finished(self.directory / stage, key)
-        if finished is None:
-            directory = start_stage(self.directory / stage, key)
-            self._say(f"{stage}: unlearning")
-            with Measure() as cost, monitoring(self.monitor):
-                lm = method.unlearn(
-                    self.target,
-                    self.benchmark.data,
-                    directory,
-                    seed=seed,
-                    progress=labelled(self.progress, stage),
-                )
-            info = RunInfo(
-                method=name,
-                seed=seed,
-                kind=method.kind,
-                summary=method.summary,
-                paper=method.paper,
-                seconds=cost.seconds - seconds_measuring(directory),
-                peak_memory_mb=cost.peak_memory_mb,
-                trainable_parameters=lm.trainable_parameters,
-                settings=dict(method.settings(self.target)),
-                artifact=stage,
-            )
-            if isinstance(method, Examining):
-                method.examine(lm, self.benchmark.data, self.benchmark.splits, directory)
-            finished = self._evaluate(stage, lm, info, directory, key)
-        return finished
-
-    def _evaluate(self, name: str, lm: LanguageModel, info: RunInfo, directory: Path, key: str) -> Finished:
-        from dataclasses import replace
-
-        from eval.runner import evaluate
-
-        with Measure() as cost:
-            evaluation = evaluate(
-                lm,
-                self.benchmark,
-                reference=self.reference,
-                options=self.options,
-                output_dir=directory,
-                seed=self.settings.seed,
-                progress=labelled(self.progress, name),
-            )
-        results = {metric: result.as_json() for metric, result in evaluation.results.items()}
-        finished = Finished(replace(info, eval_seconds=cost.seconds), results)
-        write_finished(directory, key, finished)
-        return finished
-
-    def _keep(self, name: str, finished: Finished) -> None:
-        self.finished[name] = finished
-
-    def _say(self, what: str) -> None:
-        if self.progress is not None:
-            self.progress(what, 0, 0)
-
-    def report(self) -> Report:
-        """Put target, oracle and the methods side by side."""
-        from eval.report.dynamics import dynamics_sections
-        from eval.report.gate_section import gates_together
-        from eval.report.sections import comparison_sections
-
-        order = [n for n in ("target", "oracle", *self.settings.methods) if n in self.finished]
-        runs = [self.finished[name].info for name in order]
-        results = {name: self.finished[name].results for name in order}
-        notes: list[str] = []
-        if self.reference is None:
-            notes.append(
-                "Forget quality is null: no oracle and no --reference log was given to compare with."
-            )
-        sections = comparison_sections(
-            runs=runs,
-            results=results,
-            logs={name: self.log(name) for name in order},
-            examples=self.benchmark.splits.get("forget", ()),
-            notes=notes,
-        )
-        measured = {name: read_dynamics(self.directory / name) for name in order}
-        dynamics = dynamics_sections(runs, measured, results, sample=SAMPLE)
-        own = gates_together([section for name in order for section in read_sections(self.directory / name)])
-        pictures = next((i for i, section in enumerate(sections) if section.id == "answers"), len(sections))
-        return Report(
-            kind="compare",
-            name=self.directory.name,
-            created=now(),
-            benchmark=benchmark_info(self.benchmark),
-            environment=environment(str(self.target.device)),
-            runs=runs,
-            results=results,
-            sections=[*sections[:pictures], *dynamics, *sections[pictures:], *own],
-        )
+    order = [n for n in ("target", "oracle", *stages.settings.methods) if n in stages.finished]
+    runs = [stages.finished[name].info for name in order]
+    results = {name: stages.finished[name].results for name in order}
+    notes: list[str] = []
+    if stages.reference is None:
+        notes.append("Forget quality is null: no oracle and no --reference log was given to compare with.")
+    sections = comparison_sections(
+        runs=runs,
+        results=results,
+        logs={name: stages.log(name) for name in order},
+        examples=stages.benchmark.splits.get("forget", ()),
+        notes=notes,
+    )
+    measured = {name: read_dynamics(stages.directory / name) for name in order}
+    dynamics = dynamics_sections(runs, measured, results, sample=SAMPLE)
+    own = gates_together([section for name in order for section in read_sections(stages.directory / name)])
+    pictures = next((i for i, section in enumerate(sections) if section.id == "answers"), len(sections))
+    return Report(
+        kind="compare",
+        name=stages.directory.name,
+        created=now(),
+        benchmark=benchmark_info(stages.benchmark),
+        environment=environment(str(stages.target.device)),
+        runs=runs,
+        results=results,
+        sections=[*sections[:pictures], *dynamics, *sections[pictures:], *own],
+    )
 
 
 def _write_config(

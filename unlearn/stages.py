@@ -1,0 +1,182 @@
+"""The stages of a comparison: target, oracle and every method, each finished one recorded in its own folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from eval.artifacts import fingerprint
+from eval.report import RunInfo
+from eval.report.open_unlearning import EvalLog, read_log
+from finetune_baselines.monitoring import monitoring
+from unlearn.dynamics import dynamics_monitor, seconds_measuring
+from unlearn.measure import Measure
+from unlearn.runs import Finished, labelled, read_finished, start_stage, write_finished
+from unlearn.seeds import averaged, stage_name
+
+if TYPE_CHECKING:
+    from eval.data import Benchmark
+    from eval.models import LanguageModel
+    from eval.types import Example, Progress, UnlearningData, UnlearningMethod
+    from unlearn.comparison import CompareSettings
+
+__all__ = ["LABELS", "Examining", "Stages"]
+
+LABELS = {"target": "target (knows everything)", "oracle": "oracle (never saw it)"}
+
+
+@runtime_checkable
+class Examining(Protocol):
+    """A method that can say more about what it made, given the tested rows; not counted as unlearning."""
+
+    def examine(
+        self,
+        lm: LanguageModel,
+        data: UnlearningData,
+        splits: Mapping[str, Sequence[Example]],
+        output_dir: Path,
+    ) -> None:
+        """Leave sections for the report in ``output_dir``."""
+
+
+class Stages:
+    """One comparison: what it depends on, and what was found so far."""
+
+    def __init__(
+        self,
+        benchmark: Benchmark,
+        settings: CompareSettings,
+        directory: Path,
+        target: LanguageModel,
+        progress: Progress | None,
+        taught: dict[str, float],
+    ) -> None:
+        from eval.models import GenerationOptions
+
+        self.benchmark, self.settings, self.directory = benchmark, settings, directory
+        self.target, self.progress, self.taught = target, progress, taught
+        self.finished: dict[str, Finished] = {}
+        self.reference: Mapping[str, Any] | None = settings.reference
+        self.reference_key = fingerprint(settings.reference) if settings.reference else ""
+        self.benchmark_key = fingerprint(benchmark)
+        limit = settings.max_new_tokens
+        self.options = None if limit is None else GenerationOptions(max_new_tokens=limit)
+        self.monitor = dynamics_monitor(benchmark, settings.eval_every)
+
+    def key(self, name: str, identity: str, **more: Any) -> str:
+        """Fingerprint everything the numbers of a stage depend on."""
+        from importlib.metadata import version
+
+        return fingerprint(
+            {
+                "name": name,
+                "identity": identity,
+                "benchmark": self.benchmark_key,
+                "options": self.options,
+                "template": self.target.template.name,
+                "version": version("unlearn-toolkit"),
+                **more,
+            }
+        )
+
+    def log(self, name: str) -> EvalLog:
+        """Return a finished stage's evaluation log."""
+        return read_log(self.directory / name / "eval")
+
+    def measure_given(self, name: str, lm: LanguageModel) -> None:
+        """Evaluate target or oracle."""
+        key = self.key(name, lm.identity, reference=self.reference_key)
+        finished = read_finished(self.directory / name, key)
+        if finished is None:
+            directory = start_stage(self.directory / name, key)
+            info = RunInfo(
+                method=name,
+                label=LABELS[name],
+                kind="none",
+                summary="The model before unlearning."
+                if name == "target"
+                else "Taught the same without the forget set.",
+                seconds=self.taught.get(name),
+            )
+            finished = self._evaluate(name, lm, info, directory, key)
+        self._keep(name, finished)
+        if name == "oracle":
+            self.reference = self.log("oracle")
+            self.reference_key = key
+
+    def measure_method(self, name: str, method: UnlearningMethod) -> None:
+        """Unlearn with one method and every seed, and average over the seeds."""
+        first = self.settings.seed
+        by_seed = {
+            seed: self._one_seed(name, stage_name(name, seed, first), method, seed)
+            for seed in range(first, first + self.settings.seeds)
+        }
+        self._keep(name, averaged(by_seed))
+
+    def _one_seed(self, name: str, stage: str, method: UnlearningMethod, seed: int) -> Finished:
+        """Unlearn, evaluate and record in the folder ``stage``; or read what an earlier run recorded."""
+        overrides = dict(self.settings.overrides.get(name, {}))
+        key = self.key(
+            name,
+            self.target.identity,
+            reference=self.reference_key,
+            overrides=overrides,
+            seed=seed,
+            **({} if self.settings.eval_every is None else {"eval_every": self.settings.eval_every}),
+        )
+        finished = read_finished(self.directory / stage, key)
+        if finished is None:
+            directory = start_stage(self.directory / stage, key)
+            self._say(f"{stage}: unlearning")
+            with Measure() as cost, monitoring(self.monitor):
+                lm = method.unlearn(
+                    self.target,
+                    self.benchmark.data,
+                    directory,
+                    seed=seed,
+                    progress=labelled(self.progress, stage),
+                )
+            info = RunInfo(
+                method=name,
+                seed=seed,
+                kind=method.kind,
+                summary=method.summary,
+                paper=method.paper,
+                seconds=cost.seconds - seconds_measuring(directory),
+                peak_memory_mb=cost.peak_memory_mb,
+                trainable_parameters=lm.trainable_parameters,
+                settings=dict(method.settings(self.target)),
+                artifact=stage,
+            )
+            if isinstance(method, Examining):
+                method.examine(lm, self.benchmark.data, self.benchmark.splits, directory)
+            finished = self._evaluate(stage, lm, info, directory, key)
+        return finished
+
+    def _evaluate(self, name: str, lm: LanguageModel, info: RunInfo, directory: Path, key: str) -> Finished:
+        from dataclasses import replace
+
+        from eval.runner import evaluate
+
+        with Measure() as cost:
+            evaluation = evaluate(
+                lm,
+                self.benchmark,
+                reference=self.reference,
+                options=self.options,
+                output_dir=directory,
+                seed=self.settings.seed,
+                progress=labelled(self.progress, name),
+            )
+        results = {metric: result.as_json() for metric, result in evaluation.results.items()}
+        finished = Finished(replace(info, eval_seconds=cost.seconds), results)
+        write_finished(directory, key, finished)
+        return finished
+
+    def _keep(self, name: str, finished: Finished) -> None:
+        self.finished[name] = finished
+
+    def _say(self, what: str) -> None:
+        if self.progress is not None:
+            self.progress(what, 0, 0)
