@@ -77,7 +77,10 @@ class Grun:
         seed: int = 0,
         progress: Progress | None = None,
     ) -> LanguageModel:
-        """Train the edit and write it to ``output_dir/grun``; see `grun.training.train` and `UnlearningMethod`."""
+        """Train the edit and write it to ``output_dir/grun``; see `grun.training.train` and `UnlearningMethod`.
+
+        `examine` reads its gates; commands call it afterwards, so that it does not count as unlearning.
+        """
         from grun.training import train
 
         output_dir = writable_dir(Path(output_dir))
@@ -96,7 +99,6 @@ class Grun:
             progress=progress,
         )
         edited.save(output_dir / FOLDER)
-        self.examine(edited, data, {}, output_dir)
         shutil.rmtree(output_dir / "checkpoints", ignore_errors=True)  # the trainer's private states
         return edited
 

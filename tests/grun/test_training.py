@@ -208,7 +208,8 @@ def test_a_method_runs_and_loads(make_lm, forget, retain, tmp_path):
     assert (method.name, method.kind, edited.kind) == ("grun-npo", "edit", "edit")
     assert seen[-1] == ("training", 6, 6)
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 6
-    assert {path.name for path in tmp_path.iterdir()} == {"grun", "metrics.jsonl", "sections.json"}
+    assert {path.name for path in tmp_path.iterdir()} == {"grun", "metrics.jsonl"}
+    method.examine(edited, data, {}, tmp_path)
     table = json.loads((tmp_path / "sections.json").read_text())[0]
     rows = {row["split"]: row for row in table["data"]["rows"]}
     assert rows["forget"]["fires_0"] > rows["retain"]["fires_0"]

@@ -60,6 +60,7 @@ def command(context: click.Context, /, method: str, as_json: bool, **_: object) 
     from unlearn.measure import Measure
     from unlearn.methods import make_method, parse_overrides
     from unlearn.runs import locked_run, slug, start_stage
+    from unlearn.stages import Examining
 
     config = resolve(context, TrainConfig)
     overrides = parse_overrides(config.set, [method])[method]
@@ -84,9 +85,11 @@ def command(context: click.Context, /, method: str, as_json: bool, **_: object) 
             start_stage(directory, key)
         wait()
         with Measure() as cost, monitoring(monitor):
-            built.unlearn(lm, benchmark.data, directory, seed=config.seed, progress=progress)
+            made = built.unlearn(lm, benchmark.data, directory, seed=config.seed, progress=progress)
         if not is_main():
             return
+        if isinstance(built, Examining):
+            built.examine(made, benchmark.data, benchmark.splits, directory)
         summary = {
             "method": method,
             "kind": built.kind,
