@@ -24,7 +24,7 @@ from guard.entries import Added, add_request
 from guard.finders import SpanFinder
 from guard.gate import FEATURES, Classifier, Decision
 from guard.hashing import PhraseHashes
-from guard.hidden import encoder_for
+from guard.hidden import encoder_for, hidden_identity
 from guard.lessons import teach
 from guard.normalise import words
 from guard.persistence import load_store, read_manifest, save_store
@@ -256,13 +256,18 @@ class Guard:
             raise ArtifactError(
                 f"The guard store {directory} lacks the gate's state ({error}); rebuild it."
             ) from None
+        is_of = manifest.get("encoder")
+        if (
+            settings.features == "hidden"
+            and model is not None
+            and hidden_identity(model, settings.layer) != is_of
+        ):
+            raise ArtifactError(
+                f"The guard store {directory} was built on the hidden states of another model than {model.name!r}; "
+                "load it with that model, or rebuild it on this one."
+            )
         encoder = encoder_for(settings, model)
         if encoder.identity != manifest.get("encoder"):
-            if settings.features == "hidden":
-                raise ArtifactError(
-                    f"The guard store {directory} was built on the hidden states of another model; load it with that "
-                    "model, or rebuild it on this one."
-                )
             raise ArtifactError(
                 f"The guard store {directory} was built with the encoder {str(manifest.get('encoder'))[:80]}, "
                 f"but {settings.encoder!r} is now {encoder.identity[:80]}; rebuild the store."

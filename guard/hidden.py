@@ -18,21 +18,34 @@ from eval.errors import ConfigError
 from eval.models.language_model import LanguageModel
 from guard.config import GuardSettings
 from guard.encoder import SentenceEncoder, get_encoder
+from guard.normalise import words
 from guard.rewordings import EVERYDAY
 
-__all__ = ["HiddenEncoder", "encoder_for"]
+__all__ = ["HiddenEncoder", "encoder_for", "hidden_identity"]
 
 Vectors = npt.NDArray[np.float32]
 
 _WINDOW_LETTERS = 1000
 _BATCH_SIZE = 32
+_ENOUGH_WORDS = 5000
+"""A vocabulary with so many whole lower-case words knows the frequent ones of its language; smaller ones are those of
+small models, whose pieces follow their training texts."""
+_WORD_BEGINS = ("\u0120", "\u2581")
+"""What marks a piece that begins a word, in byte-level and in SentencePiece vocabularies."""
+
+
+def hidden_identity(lm: LanguageModel, layer: int) -> str:
+    """Return what a store of this model's hidden states is built with: the layer and the model's identity."""
+    return f"hidden-states[{layer}]@{lm.identity}"
 
 
 class HiddenEncoder(SentenceEncoder):
     """Unit vectors from a language model's hidden states, with the sentence encoder's interface and cache.
 
     The model runs as it is without edit or filter, so that a guard over an edited model sees what it was built on.
-    Everyday words, which tell names from words in prompts without capitals, are still the packaged encoder's.
+    Everyday words, which tell names from words in prompts without capitals, are those of its vocabulary, so that no
+    sentence encoder has to be installed; a small vocabulary (`_ENOUGH_WORDS`) has too few, and the packaged encoder's
+    are taken.
 
     Args:
         lm: The target model.
@@ -55,12 +68,18 @@ class HiddenEncoder(SentenceEncoder):
     @cached_property
     def identity(self) -> str:
         """What a store must have been built with: the layer and the model's identity."""
-        return f"hidden-states[{self.layer}]@{self.lm.identity}"
+        return hidden_identity(self.lm, self.layer)
 
     @cached_property
     def common_words(self) -> frozenset[str]:
-        """Frequent words of the language, from the packaged encoder's vocabulary."""
-        return get_encoder().common_words
+        """Frequent words of the language: whole lower-case words of the model's vocabulary, or the packaged encoder's.
+
+        Raises:
+            ConfigError: If the vocabulary is small and the packaged encoder is not there.
+        """
+        pieces = (p[1:] for p in self.lm.tokenizer.get_vocab() if p.startswith(_WORD_BEGINS))
+        own = frozenset(words(" ".join(p for p in pieces if p.isalpha() and p.islower())))
+        return own if len(own) >= _ENOUGH_WORDS else get_encoder().common_words
 
     def windows(self, text: str) -> list[str]:
         """Cut a text into pieces of `_WINDOW_LETTERS` characters, overlapping by half; one for short texts."""
@@ -86,11 +105,8 @@ class HiddenEncoder(SentenceEncoder):
     @torch.no_grad()
     def _states(self, texts: Sequence[str]) -> Vectors:
         """Return the mean hidden state of each text, shape ``(n, D)``."""
-        tokenizer, limit = (
-            self.lm.tokenizer,
-            int(self.lm.model.config.get_text_config().max_position_embeddings),
-        )
-        tokens = [tokenizer(text)["input_ids"][:limit] or [tokenizer.eos_token_id] for text in texts]
+        tokenizer = self.lm.tokenizer
+        tokens = [tokenizer(text)["input_ids"][: self._limit] or [tokenizer.eos_token_id] for text in texts]
         order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))
         out: list[Vectors] = [np.zeros(0, dtype=np.float32)] * len(tokens)
         with self.lm.edit_disabled():
@@ -120,7 +136,7 @@ def encoder_for(settings: GuardSettings, model: LanguageModel | None) -> Sentenc
         return get_encoder(settings.encoder)
     if model is None:
         raise ConfigError(
-            "This guard's features are a model's hidden states; give the model: Guard.build(..., model=lm) or "
-            "Guard.load(store, model=lm)."
+            "This guard compares prompts by a model's hidden states; give the model: Guard.build(..., model=lm) or "
+            "Guard.load(store, model=lm), --model on the command line."
         )
     return HiddenEncoder(model, layer=settings.layer)

@@ -1,5 +1,7 @@
 """A guard on the model's own hidden states: the same interface, another model refused."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -58,8 +60,38 @@ def test_it_judges_is_saved_and_is_refused_on_another_model(hidden_guard, tiny_l
     with torch.no_grad():
         tiny_lm.model.get_input_embeddings().weight.add_(0.1)
     tiny_lm._identity = None
-    with pytest.raises(ArtifactError, match="hidden states of another model"):
+    with pytest.raises(ArtifactError, match="hidden states of another model than 'tiny'"):
         Guard.load(tmp_path / "store", model=tiny_lm)
+
+
+def test_another_model_is_refused_as_such_also_where_it_lacks_the_layer(tiny_lm, forget, tmp_path):
+    settings = dataclasses.replace(SETTINGS, layer=-3)
+    Guard.build(forget=forget, settings=settings, model=tiny_lm).save(tmp_path / "store")
+    tiny_lm.model.config.num_hidden_layers = 1
+    tiny_lm.forget_identity()
+    with pytest.raises(ArtifactError, match="another model"):
+        Guard.load(tmp_path / "store", model=tiny_lm)
+
+
+def test_a_model_with_a_large_vocabulary_needs_no_sentence_encoder(
+    tiny_lm, forget, retain, tmp_path, monkeypatch
+):
+    def missing():
+        raise ConfigError("no sentence encoder is installed")
+
+    monkeypatch.setattr("guard.hidden.get_encoder", missing)
+    with pytest.raises(ConfigError, match="no sentence encoder is installed"):
+        Guard.build(forget=forget, retain=retain, settings=SETTINGS, model=tiny_lm)
+    monkeypatch.setattr("guard.hidden._ENOUGH_WORDS", 10)
+    own = Guard.build(forget=forget, retain=retain, settings=SETTINGS, model=tiny_lm)
+    assert own.check(FLAGGED).flagged
+    assert not own.check("Where was Neva Holcroft born?").flagged
+    pieces = tiny_lm.tokenizer.get_vocab()
+    common = own.encoder.common_words
+    assert common
+    assert all(f"\u0120{word}" in pieces or f"\u2581{word}" in pieces for word in common)
+    own.save(tmp_path / "store")
+    assert Guard.load(tmp_path / "store", model=tiny_lm).check(FLAGGED) == own.check(FLAGGED)
 
 
 def test_it_filters_the_model_it_reads(hidden_guard, tiny_lm):

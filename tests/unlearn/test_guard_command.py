@@ -1,8 +1,12 @@
 """``unlearn guard`` as a user types it: build, look, add, remove, verify, check, and what is refused."""
 
 import json
+import shutil
 
 import pytest
+from safetensors.torch import load_file, save_file
+
+from guard.refusals import REFUSALS
 
 
 @pytest.fixture
@@ -125,6 +129,39 @@ def test_bad_input_is_refused_in_one_sentence(run, store, project, tmp_path):
     index.write_bytes(index.read_bytes()[:-8])
     refused(run("guard", "verify", "--store", store), "checksum")
     refused(run("guard", "check", "Hi", "--store", store), "checksum")
+
+
+def test_a_guard_on_hidden_states_goes_with_its_model(run, store, project, tmp_path):
+    own, flags = tmp_path / "own", ("--features", "hidden", "--model", project.model)
+    words = ("build", "--benchmark", f"jsonl:{project.forget}", "--retain-file", project.retain)
+    built = as_json(run("guard", *words, *flags, "--store", own, "--json"))
+    assert built["num_entries"] == 4
+    question = json.loads(project.forget.read_text().splitlines()[0])["question"]
+    asked = ("check", question, "--store", own, "--json")
+    assert as_json(run("guard", *asked, "--model", project.model))["flagged"]
+    answered = as_json(
+        run("generate", question, "--model", project.model, "--guard", own, "--policy", "refuse", "--json")
+    )
+    assert answered[0]["text"] in REFUSALS
+    added = run("guard", "add", "r2", "--subject", "Jane Roewick", "--store", own, "--model", project.model)
+    assert added.code == 0, added.err
+    assert as_json(run("guard", "list", "--store", own, "--json"))[1]["request"] == "r2"
+
+    refused(run("guard", *asked), "hidden states", "--model")
+    other = shutil.copytree(project.model, tmp_path / "other")
+    weights = load_file(other / "model.safetensors")
+    name = next(iter(weights))
+    save_file(weights | {name: weights[name] + 0.1}, other / "model.safetensors", {"format": "pt"})
+    refused(run("guard", *asked, "--model", other), "hidden states of another model")
+    refused(run("generate", question, "--model", other, "--guard", own), "hidden states of another model")
+    refused(run("guard", "check", "Hi", "--store", store, "--model", project.model), "needs no model")
+    refused(run("guard", *words, "--store", tmp_path / "x", "--features", "hidden"), "--model")
+    refused(run("guard", *words, "--store", tmp_path / "x", "--model", project.model), "--features hidden")
+    refused(run("guard", *words, *flags, "--encoder", "E", "--store", tmp_path / "x"), "--encoder")
+    assert not (tmp_path / "x").exists()
+    text = run("guard", "build", "--help").out
+    for word in ("--features hidden", "no sentence encoder", "fits that model alone"):
+        assert word in " ".join(text.split())
 
 
 def test_help_names_the_commands_with_examples(run):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
-from unlearn.cli.options import benchmark_options, common_options, resolve
-from unlearn.config import BenchmarkConfig
+from unlearn.cli.guard_build import GuardModelConfig, has_model, own_model
+from unlearn.cli.guard_build import command as build_command
+from unlearn.cli.options import resolve
 
 if TYPE_CHECKING:
     from eval.types import Message
@@ -28,16 +29,10 @@ _JSON = click.option(
 )
 
 
-class GuardBuildConfig(BenchmarkConfig):
-    """`unlearn guard build`; what is not given is the guard's own default."""
-
-    store: Path | None = None
-    request: str = "request-1"
-    encoder: str | None = None
-    false_positive_rate: float | None = None
-    private: bool | None = None
-    index: Literal["exact", "ivf"] | None = None
-    seed: int | None = None
+def _opens_store(function: F) -> F:
+    """Add the store, the model of one that uses hidden states, and ``--json``; the command gets its context."""
+    taking: Any = click.pass_context(function)
+    return cast(F, _STORE(own_model(_JSON(taking))))
 
 
 @click.group("guard")
@@ -52,84 +47,12 @@ def command() -> None:
     unlearn guard allow --prompt "Who was Richard Roe?" --store my-guard
     unlearn generate --model MODEL --guard my-guard "Where was Jane Roe born?"
 
-    Forgotten texts stay readable in the folder unless it is built with --private.
+    Forgotten texts stay readable in the folder unless it is built with --private. A guard built with
+    `--features hidden --model MODEL` needs that model again wherever it is used.
     """
 
 
-@command.command("build")
-@benchmark_options
-@click.option(
-    "--guard", "--store", "--output-dir", "store", type=PATH, help="Default: runs/guard-<benchmark>."
-)
-@click.option("--request", metavar="NAME", help="Name of the first forget request (default request-1).")
-@click.option(
-    "--encoder", metavar="NAME", help="Sentence encoder: hub name or folder (default: the packaged MiniLM)."
-)
-@click.option(
-    "--false-positive-rate", type=float, metavar="P", help="Calibrate the gate to it (default 0.005)."
-)
-@click.option(
-    "--private", is_flag=True, default=None, help="Keep embeddings and keyed hashes only, no readable text."
-)
-@click.option(
-    "--index", type=click.Choice(["exact", "ivf"]), help="exact (default), or ivf for very large stores."
-)
-@click.option("--seed", type=int, help="Of samples (default 0).")
-@click.option("--replace", is_flag=True, help="Replace a guard that stands in the folder.")
-@common_options
-@click.pass_context
-def build_command(context: click.Context, /, replace: bool, as_json: bool, **_: object) -> None:
-    """Build a guard from a benchmark's forget and retain rows, or from your own files, in seconds.
-
-    \b
-    unlearn guard build --benchmark jsonl:forget.jsonl --retain-file retain.jsonl --store my-guard
-    unlearn guard build --benchmark tofu:forget05 --data-dir tofu/ --private
-    """
-    from eval.errors import ConfigError
-    from unlearn.cli.options import make_benchmark, print_json, quiet_libraries, showing_progress
-    from unlearn.runs import slug
-
-    config = resolve(context, GuardBuildConfig)
-    folder = config.store or Path("runs") / slug(f"guard-{config.benchmark}")
-    if (folder / "manifest.json").exists() and not replace:
-        raise ConfigError(
-            f"There is a guard in {folder} already; add to it, choose another folder, or give --replace."
-        )
-    benchmark = make_benchmark(config)
-    quiet_libraries()
-    from guard import Guard, GuardSettings
-    from guard.persistence import locked_store
-
-    names = {"encoder", "false_positive_rate", "private", "index", "seed"}
-    settings = GuardSettings(**config.model_dump(include=names, exclude_none=True))
-    with locked_store(folder), showing_progress() as progress:
-        progress("building the guard", 0, 1)
-        g = Guard.build(
-            forget=benchmark.forget,
-            retain=benchmark.retain,
-            background=benchmark.background,
-            refusals=benchmark.refusals,
-            request=config.request,
-            settings=settings,
-        )
-        g.save(folder)
-        progress("building the guard", 1, 1)
-    made = {
-        "store": str(folder),
-        "num_entries": len(g.store),
-        "requests": g.list(),
-        "threshold": g.classifier.threshold,
-        "held_out_recall": g.classifier.recall,
-        "held_out_false_positive_rate": g.classifier.false_positive_rate,
-    }
-    if as_json:
-        print_json(made)
-        return
-    click.echo(
-        f"{folder}: {len(g.store)} entries; on held-out rewordings the gate recognises {g.classifier.recall:.1%}, "
-        f"on held-out innocent prompts it flags {g.classifier.false_positive_rate:.2%}."
-    )
-    click.echo("A guard suppresses: the model behind it still knows.")
+command.add_command(build_command)
 
 
 @command.command("add")
@@ -142,16 +65,17 @@ def build_command(context: click.Context, /, replace: bool, as_json: bool, **_: 
 @click.option(
     "--document", "documents", type=PATH, multiple=True, metavar="FILE", help="A text file; repeatable."
 )
-@_STORE
-@_JSON
+@_opens_store
 def add_command(
+    context: click.Context,
+    /,
     request: str,
     examples: Path | None,
     subject: str | None,
     aliases: tuple[str, ...],
     documents: tuple[Path, ...],
-    store: Path,
     as_json: bool,
+    **_: object,
 ) -> None:
     """Add the forget request REQUEST; the gate is taught anew.
 
@@ -171,7 +95,7 @@ def add_command(
     def add(g: Guard) -> Any:
         return g.add(request, rows, subject=subject, aliases=aliases, documents=texts)
 
-    added = _change(store, add)
+    added = _change(context, add)
     if as_json:
         print_json({"request": request, "ids": list(added.ids), "notices": list(added.notices)})
         return
@@ -182,13 +106,12 @@ def add_command(
 
 @command.command("remove")
 @click.argument("request")
-@_STORE
-@_JSON
-def remove_command(request: str, store: Path, as_json: bool) -> None:
+@_opens_store
+def remove_command(context: click.Context, /, request: str, as_json: bool, **_: object) -> None:
     """Take the forget request REQUEST back: prompts about it are answered again."""
     from unlearn.cli.options import print_json
 
-    count = _change(store, lambda g: g.remove(request))
+    count = _change(context, lambda g: g.remove(request))
     if as_json:
         print_json({"request": request, "num_removed": count})
     else:
@@ -225,10 +148,15 @@ def list_command(store: Path, as_json: bool) -> None:
 @click.option("--prompt", "prompts", multiple=True, metavar="TEXT", help="Is innocent; repeatable.")
 @click.option("--phrase", "phrases", multiple=True, metavar="TEXT", help="May be said; repeatable.")
 @click.option("--remove", is_flag=True, help="Take them off the list.")
-@_STORE
-@_JSON
+@_opens_store
 def allow_command(
-    prompts: tuple[str, ...], phrases: tuple[str, ...], remove: bool, store: Path, as_json: bool
+    context: click.Context,
+    /,
+    prompts: tuple[str, ...],
+    phrases: tuple[str, ...],
+    remove: bool,
+    as_json: bool,
+    **_: object,
 ) -> None:
     """Let a prompt pass or a phrase be said, whatever is forgotten: an answer to a false positive.
 
@@ -247,7 +175,7 @@ def allow_command(
         (g.disallow if remove else g.allow)(prompts=prompts, phrases=phrases)
         return g.allowed
 
-    allowed = _change(store, change)
+    allowed = _change(context, change)
     if as_json:
         print_json(asdict(allowed))
     else:
@@ -281,9 +209,10 @@ def verify_command(store: Path, as_json: bool) -> None:
 @command.command("check")
 @click.argument("prompts", nargs=-1)
 @click.option("--chat", type=PATH, metavar="FILE", help="A JSON list of messages with role and content.")
-@_STORE
-@_JSON
-def check_command(prompts: tuple[str, ...], chat: Path | None, store: Path, as_json: bool) -> None:
+@_opens_store
+def check_command(
+    context: click.Context, /, prompts: tuple[str, ...], chat: Path | None, as_json: bool, **_: object
+) -> None:
     """Say whether PROMPTS (or each line of standard input) are about something forgotten, and why.
 
     With --json: {"flagged", "score", "threshold", "evidence", "entries", "allowed"}, and a list of these for several
@@ -295,7 +224,7 @@ def check_command(prompts: tuple[str, ...], chat: Path | None, store: Path, as_j
     unlearn guard check --chat conversation.json --store my-guard --json
     """
     from eval.errors import ConfigError
-    from unlearn.cli.options import print_json, quiet_libraries
+    from unlearn.cli.options import print_json
 
     asked: list[str | tuple[Message, ...]] = list(prompts)
     if chat is not None:
@@ -306,10 +235,7 @@ def check_command(prompts: tuple[str, ...], chat: Path | None, store: Path, as_j
         raise ConfigError(
             "No prompt was given; write one after the command, pipe one a line into it, or use --chat."
         )
-    quiet_libraries()
-    from guard import Guard
-
-    decisions = Guard.load(store).check_many(asked)
+    decisions = _open(context).check_many(asked)
     if as_json:
         found = [decision.as_json() for decision in decisions]
         print_json(found[0] if len(found) == 1 else found)
@@ -329,17 +255,42 @@ def _explained(decision: Decision) -> str:
     return "\n".join(lines)
 
 
-def _change(store: Path, change: Callable[[Guard], Any]) -> Any:
-    """Load, change and save a guard while nobody else writes it."""
-    from guard.persistence import locked_store, read_manifest
-    from unlearn.cli.options import quiet_libraries
+def _open(context: click.Context) -> Guard:
+    """Load the guard a command names, with the model whose hidden states it uses.
 
-    read_manifest(store)  # a wrong path must not become a folder
+    Raises:
+        ConfigError: If it needs a model and none is named, or none and one is.
+    """
+    from eval.errors import ConfigError
+    from guard.persistence import read_manifest
+    from unlearn.cli.options import load_model, quiet_libraries
+
+    store: Path = context.params["store"]
+    config = resolve(context, GuardModelConfig)
+    is_hidden = read_manifest(store).get("settings", {}).get("features") == "hidden"
+    if is_hidden and config.is_scratch:
+        raise ConfigError(
+            f"The guard in {store} compares prompts by a model's hidden states; name that model with --model."
+        )
+    if has_model(config) and not is_hidden:
+        raise ConfigError(
+            f"The guard in {store} compares prompts by a sentence encoder and needs no model; leave --model and how it "
+            "is loaded out."
+        )
     quiet_libraries()
     from guard import Guard
 
+    return Guard.load(store, model=load_model(config, adapter=config.adapter) if is_hidden else None)
+
+
+def _change(context: click.Context, change: Callable[[Guard], Any]) -> Any:
+    """Load, change and save a guard while nobody else writes it."""
+    from guard.persistence import locked_store, read_manifest
+
+    store: Path = context.params["store"]
+    read_manifest(store)  # a wrong path must not become a folder
     with locked_store(store):
-        g = Guard.load(store)
+        g = _open(context)
         out = change(g)
         g.save(store)
     return out
