@@ -46,7 +46,8 @@ class Judge(Protocol):
 
 
 class Deadline:
-    """Judges prompts within a time limit; give it to `guard.generate`, `stream` or `wrap` in the guard's place.
+    """Judges prompts within a time limit; give it to `guard.generate`, `stream`, `wrap` or `GuardedModel` in the
+    guard's place.
 
     A check that is late goes on in its thread, and its decision is kept for the next time the prompt comes. At
     most ``max_waiting`` late checks are left running: with more, prompts are taken for unjudged at once.

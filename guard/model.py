@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from eval.artifacts import fingerprint
+from eval.errors import ConfigError
 from eval.models.language_model import Generation, GenerationOptions, LanguageModel
 from eval.types import Batch, Message, Progress, Prompt, conversation
 from guard.audit import AuditLog, AuditRecord
 from guard.config import Policy, check_policy
 from guard.core import Guard
+from guard.deadline import CheckError, Deadline, Judge
+from guard.gate import Decision
 from guard.plan import Plan, judged
 from guard.processor import GuardLogitsProcessor, MaskRecord
 from guard.restriction import restriction_for
@@ -32,8 +35,17 @@ Decoding bans outright. Scoring needs a finite value, since an infinite one make
 that contains a phrase undefined; a token thus keeps about exp(-10) of its odds.
 """
 
+
+class _Run(NamedTuple):
+    """One call of `GuardedModel.generate`: its prompts are judged once, before the model starts."""
+
+    owner: GuardedModel
+    decisions: Mapping[tuple[Message, ...], Decision]
+    record: MaskRecord
+
+
 _IS_OFF: ContextVar[bool] = ContextVar("guard_is_off", default=False)
-_RECORD: ContextVar[MaskRecord | None] = ContextVar("guard_record", default=None)
+_RUN: ContextVar[_Run | None] = ContextVar("guard_run", default=None)
 
 
 class GuardedModel(LanguageModel):
@@ -41,7 +53,7 @@ class GuardedModel(LanguageModel):
 
     Args:
         inner: The model to filter: plain, with an adapter, or edited.
-        guard: What must not be said.
+        guard: What must not be said; a `Deadline` bounds the check of what is generated, and fails closed.
         policy: ``restrict``: flagged prompts are answered without the phrases; ``refuse``: they get a refusal
             and the model does not run; ``monitor``: nothing changes. Answers are scored alike under ``restrict``
             and ``refuse``: a refusal says nothing about the probability of an answer.
@@ -53,7 +65,7 @@ class GuardedModel(LanguageModel):
     def __init__(
         self,
         inner: LanguageModel,
-        guard: Guard,
+        guard: Judge,
         *,
         policy: str = "restrict",
         name: str | None = None,
@@ -88,13 +100,17 @@ class GuardedModel(LanguageModel):
         processors = self.inner.processors(prompts, prompt_length)
         if not self.is_filtering:
             return processors
-        decisions = self.guard.check_many(prompts)
+        run = _RUN.get()
+        if run is None or run.owner is not self:
+            decisions, record = self.guard.check_many(prompts), None
+        else:
+            decisions, record = [run.decisions[prompt] for prompt in prompts], run.record
         filtering = GuardLogitsProcessor(
             decisions,
             self.tokenizer,
             prompt_length,
             eos_ids=self.eos_ids,
-            record=_RECORD.get(),
+            record=record,
             keys=list(prompts),
             soft=self.soft,
         )
@@ -105,11 +121,20 @@ class GuardedModel(LanguageModel):
 
         The banned tokens of a position follow from the answer before it, as in decoding. Where a prompt can
         only be refused, every token of the answer bears the penalty.
+
+        Raises:
+            CheckError: If a `Deadline` passed before a prompt was judged: a score must not depend on that.
         """
         logits = self.inner.answer_logits(batch, module=module)
         if not self.is_filtering:
             return logits
         decisions = self.guard.check_many(batch.messages)
+        failure = next((decision.failure for decision in decisions if decision.failure), "")
+        if failure:
+            raise CheckError(
+                f"A prompt could not be judged ({failure}), so its answers cannot be scored behind the filter; score "
+                "with the guard itself, without a deadline."
+            )
         if not any(decision.flagged for decision in decisions):
             return logits
         penalty = logits.new_zeros(logits.shape)
@@ -143,12 +168,12 @@ class GuardedModel(LanguageModel):
             return super().generate(conversations, options, progress=progress)
         with judged(self.guard, conversations, self.policy, audit=self.audit) as (plans, answers):
             record = MaskRecord()
-            token = _RECORD.set(record)
+            token = _RUN.set(_Run(self, {plan.messages: plan.decision for plan in plans}, record))
             try:
                 passed = [plan.messages for plan in plans if not plan.is_refused]
                 found = iter(super().generate(passed, options, progress=progress))
             finally:
-                _RECORD.reset(token)
+                _RUN.reset(token)
             said = [self._said(plan, None if plan.is_refused else next(found), record) for plan in plans]
             for answer, generation in zip(answers, said, strict=True):
                 answer.append(generation.text)
@@ -180,11 +205,12 @@ class GuardedModel(LanguageModel):
 
     @property
     def state_digest(self) -> str | None:
-        """The inner model's state and everything the guard decides by; none where words are matched softly."""
-        state = self.inner.state_digest
-        if state is None or self.soft is not None:
+        """The inner model's state and everything the guard decides by; none where words are matched softly, or
+        where more than a guard decides, such as a deadline.
+        """
+        state, guard = self.inner.state_digest, self.guard
+        if state is None or self.soft is not None or not isinstance(guard, Guard):
             return None
-        guard = self.guard
         rules = [
             guard.store.entries,
             guard.store.all_innocents()[::2],
@@ -205,6 +231,18 @@ class GuardedModel(LanguageModel):
         )
 
     def save(self, directory: Path | str) -> None:
-        """Save the inner model, and the guard in a folder ``guard`` beside it."""
+        """Save the inner model, and the guard in a folder ``guard`` beside it; a deadline is not kept.
+
+        Raises:
+            ConfigError: If what decides is no `Guard`, with a deadline or without.
+        """
+        guard = self.guard
+        while isinstance(guard, Deadline):
+            guard = guard.guard
+        if not isinstance(guard, Guard):
+            raise ConfigError(
+                f"Only a guard can be saved, and this model is filtered by a {type(guard).__name__}; save the inner "
+                "model instead."
+            )
         self.inner.save(directory)
-        self.guard.save(Path(directory) / "guard")
+        guard.save(Path(directory) / "guard")

@@ -7,6 +7,7 @@ import pytest
 
 import guard
 from eval.errors import ConfigError
+from eval.models import GenerationOptions
 from guard.audit import AuditLog, AuditRecord, read_audit
 from guard.deadline import Deadline
 from guard.gate import Decision
@@ -89,6 +90,64 @@ def test_monitoring_answers_and_says_that_nothing_was_judged(tiny_lm, tmp_path):
     log = AuditLog(tmp_path / "audit.jsonl")
     assert run(tiny_lm, Deadline(Dead(), 30), log, policy="monitor")[0] not in REFUSALS
     assert read_audit(log.path)[0]["action"] == "skipped"
+
+
+def test_a_guarded_model_fails_closed_too(tiny_lm, slow, tmp_path):
+    log = AuditLog(tmp_path / "audit.jsonl")
+    options = GenerationOptions(max_new_tokens=8)
+    plain = tiny_lm.generate([INNOCENT], options)[0].text
+    for judge, reason in (
+        (Deadline(slow, 30), "no decision within 30 ms"),
+        (Deadline(Dead(), 30), "MemoryError"),
+    ):
+        start = time.perf_counter()
+        (answer,) = guard.GuardedModel(tiny_lm, judge, audit=log).generate([INNOCENT], options)
+        assert time.perf_counter() - start < 5
+        assert answer.text in REFUSALS
+        assert (read_audit(log.path)[-1]["action"], read_audit(log.path)[-1]["reason"]) == ("refused", reason)
+    unjudged = guard.GuardedModel(tiny_lm, Deadline(Dead(), 30, on_failure="pass"), audit=log)
+    assert unjudged.generate([INNOCENT], options)[0].text == plain
+    assert read_audit(log.path)[-1]["action"] == "skipped"
+    with pytest.raises(guard.CheckError, match="within 30 ms"):
+        guard.GuardedModel(tiny_lm, Deadline(slow, 30, on_failure="raise")).generate([INNOCENT], options)
+
+
+def test_a_guarded_model_judges_a_prompt_once_and_as_without_a_deadline(parrot, guard_):
+    class Once:
+        """In time at its first call, late ever after."""
+
+        refusals = ()
+        calls = 0
+
+        def check_many(self, prompts):
+            self.calls += 1
+            if self.calls > 1:
+                raise TimeoutError
+            return guard_.check_many(prompts)
+
+    prompts, options = [INNOCENT, "Where was Orla Vantreski born?"], GenerationOptions(max_new_tokens=30)
+    limited = guard.GuardedModel(parrot, Deadline(Once(), 60_000))
+    found = limited.generate(prompts, options)
+    assert found == guard.GuardedModel(parrot, guard_).generate(prompts, options)
+    assert found[1].masked_steps > 0
+
+
+def test_scores_never_depend_on_a_deadline(tiny_lm, guard_, forget, tmp_path):
+    rows = forget[:2]
+    answers = [row.answer for row in rows]
+    in_time = guard.GuardedModel(tiny_lm, Deadline(guard_, 60_000))
+    expected = guard.GuardedModel(tiny_lm, guard_).score(rows, answers)
+    assert [s.sum_logp for s in in_time.score(rows, answers)] == [s.sum_logp for s in expected]
+    assert in_time.state_digest is None
+    for choice in ("refuse", "pass"):
+        late = guard.GuardedModel(tiny_lm, Deadline(Dead(), 60_000, on_failure=choice))
+        with pytest.raises(guard.CheckError, match=r"MemoryError.*without a deadline"):
+            late.score(rows, answers)
+    in_time.save(tmp_path / "saved")
+    assert guard.Guard.load(tmp_path / "saved" / "guard").check_many(answers) == guard_.check_many(answers)
+    with pytest.raises(ConfigError, match="filtered by a Dead"):
+        late.save(tmp_path / "other")
+    assert not (tmp_path / "other").exists()
 
 
 def test_late_checks_do_not_pile_up(slow):
