@@ -11,7 +11,7 @@ from eval.artifacts import environment, fingerprint, read_json, write_json
 from eval.errors import ArtifactError, ConfigError
 from eval.report import Report, RunInfo, now
 from unlearn.methods import make_method
-from unlearn.runs import RECORD, benchmark_info, labelled, locked_run
+from unlearn.runs import RECORD, TRAINED, benchmark_info, labelled, locked_run
 from unlearn.stages import LABELS
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ class _Sweep:
         path = self.run / name / "attacks" / f"{one.name}.json"
         key = fingerprint(
             {
-                "stage": self._stage_key(name, lm),
+                "model": self._model_key(name, lm),
                 "attack": one.name,
                 "questions": [(e.id, e.conversation, e.key_spans) for e in self._asked(one)],
                 "seed": self.settings.seed,
@@ -204,8 +204,8 @@ class _Sweep:
         except (KeyError, TypeError):
             raise ArtifactError(f"{path} is damaged; remove it and run `unlearn compare` again.") from None
 
-    def _stage_key(self, name: str, lm: LanguageModel) -> str:
-        path = self.run / name / RECORD
+    def _model_key(self, name: str, lm: LanguageModel) -> str:
+        path = self.run / name / TRAINED
         return str(read_json(path).get("key")) if path.is_file() else lm.identity
 
 

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,19 +21,25 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Finished",
+    "aged",
     "benchmark_info",
     "labelled",
     "locked_run",
     "read_finished",
     "read_sections",
+    "read_trained",
     "refuse_other_run",
     "slug",
     "start_stage",
     "write_finished",
+    "write_trained",
 ]
 
-STARTED, RECORD = "stage.json", "result.json"
-RECORD_VERSION = 1
+STARTED, TRAINED, RECORD = "stage.json", "trained.json", "result.json"
+"""What a stage's folder says: that it is ours, that its model is made, and what was measured of it."""
+RECORD_VERSION = 2
+_PACKAGES = ("unlearn-toolkit", "torch", "transformers")
+"""Whose versions are recorded with a row, since its numbers may depend on them."""
 
 
 @dataclass(frozen=True)
@@ -127,25 +134,55 @@ def start_stage(directory: Path, key: str) -> Path:
     return directory
 
 
+def write_trained(directory: Path, key: str, info: RunInfo) -> None:
+    """Record that a stage's model is made; ``key`` fingerprints everything it depends on."""
+    _write_record(directory / TRAINED, key, {"info": asdict(info)})
+
+
+def read_trained(directory: Path, key: str) -> RunInfo | None:
+    """Return what making a stage's model cost, or ``None`` if it is not made or what it depends on has changed."""
+    value = _read_record(directory / TRAINED, key)
+    return None if value is None else RunInfo(**value["info"])
+
+
 def write_finished(directory: Path, key: str, finished: Finished) -> None:
     """Record that a stage is done; ``key`` fingerprints everything its numbers depend on."""
-    value = {
-        "record_version": RECORD_VERSION,
-        "key": key,
-        "info": asdict(finished.info),
-        "results": finished.results,
-    }
-    write_json(directory / RECORD, value)
+    _write_record(directory / RECORD, key, {"info": asdict(finished.info), "results": finished.results})
 
 
 def read_finished(directory: Path, key: str) -> Finished | None:
     """Return what a stage found, or ``None`` if it was never finished or something it depends on has changed."""
-    if not (directory / RECORD).is_file():
-        return None
-    value = read_json(directory / RECORD)
-    if value.get("record_version") != RECORD_VERSION or value.get("key") != key:
-        return None
-    return Finished(RunInfo(**value["info"]), value["results"])
+    value = _read_record(directory / RECORD, key)
+    return None if value is None else Finished(RunInfo(**value["info"]), value["results"])
+
+
+def aged(directory: Path) -> list[str]:
+    """Return a sentence for each part of a finished stage that other versions than the present ones made."""
+    notes: list[str] = []
+    for name, what in ((TRAINED, "Trained"), (RECORD, "Measured")):
+        before = read_json(directory / name)["versions"] if (directory / name).is_file() else {}
+        others = [
+            f"{package} {before[package]} (now {current})"
+            for package, current in _versions().items()
+            if before.get(package, current) != current
+        ]
+        if others:
+            notes.append(f"{what} with {', '.join(others)}; remove its folder to make it anew.")
+    return notes
+
+
+def _versions() -> dict[str, str]:
+    return {package: version(package) for package in _PACKAGES}
+
+
+def _write_record(path: Path, key: str, content: Mapping[str, Any]) -> None:
+    write_json(path, {"record_version": RECORD_VERSION, "key": key, "versions": _versions(), **content})
+
+
+def _read_record(path: Path, key: str) -> dict[str, Any] | None:
+    value: dict[str, Any] = read_json(path) if path.is_file() else {}
+    is_current = (value.get("record_version"), value.get("key")) == (RECORD_VERSION, key)
+    return value if is_current else None
 
 
 def read_sections(directory: Path) -> list[Section]:

@@ -28,12 +28,13 @@ def averaged(by_seed: Mapping[int, Finished]) -> Finished:
     if len(runs) == 1:
         return runs[0]
     seeds = ", ".join(map(str, by_seed))
+    notes = dict.fromkeys(note for run in runs for note in run.info.notes)
     info = replace(
         runs[0].info,
         seconds=_mean([run.info.seconds for run in runs]),
         eval_seconds=_mean([run.info.eval_seconds for run in runs]),
         peak_memory_mb=max((run.info.peak_memory_mb or 0.0 for run in runs), default=0.0) or None,
-        notes=[*runs[0].info.notes, f"Means of {len(runs)} seeds ({seeds})."],
+        notes=[*notes, f"Means of {len(runs)} seeds ({seeds})."],
     )
     names = list(dict.fromkeys(name for run in runs for name in run.results))
     return Finished(info, {name: _combined(name, by_seed) for name in names})

@@ -79,7 +79,8 @@ def command(context: click.Context, /, method: str, as_json: bool, **_: object) 
         lm = target_model(config, benchmark, progress)
         join(lm.device)
         watched = [config.eval_every, config.best_by, config.patience]
-        key = fingerprint([method, overrides, config.seed, lm.identity, benchmark, *filter(None, watched)])
+        settings = built.settings(lm)
+        key = fingerprint([method, settings, config.seed, lm.identity, benchmark, *filter(None, watched)])
         directory = output_dir / method
         if is_main():
             start_stage(directory, key)
