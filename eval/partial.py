@@ -17,11 +17,20 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-__all__ = ["Partial", "resumed"]
+from eval.artifacts import fingerprint
+from eval.types import Example, Progress
+
+if TYPE_CHECKING:
+    from eval.models.language_model import Generation, GenerationOptions, LanguageModel
+
+__all__ = ["Partial", "generated", "kept", "resumed"]
 
 T = TypeVar("T", bound=Hashable)
 R = TypeVar("R")
@@ -96,6 +105,56 @@ class Partial:
         self._synced = time.monotonic()
 
 
+def kept(
+    lm: LanguageModel, directory: Path | None, name: str = "", *, rank: int = 0
+) -> AbstractContextManager[Partial | None]:
+    """Return where what a model says is kept as it is found; nowhere without a folder or a known state of the model.
+
+    Args:
+        lm: The model, as it is asked.
+        directory: Where the final log will stand.
+        name: What is done, where several things are done with the same model in one folder.
+        rank: Number of this process.
+    """
+    state = None if directory is None else lm.state_digest
+    if directory is None or state is None:
+        return nullcontext()
+    versions = [version(package) for package in ("unlearn-toolkit", "torch", "transformers")]
+    return Partial(directory, fingerprint([state, *versions, name]), rank=rank)
+
+
+def generated(
+    lm: LanguageModel,
+    rows: Sequence[Example],
+    options: GenerationOptions,
+    *,
+    partial: Partial | None = None,
+    progress: Progress | None = None,
+) -> list[Generation]:
+    """Answer each row; those that ``partial`` holds are not asked again.
+
+    A sampled answer depends on all that are drawn with it, so that those of one seed are one batch.
+    """
+    from eval.data.collate import encode_prompts
+    from eval.models.language_model import Generation
+
+    prompts = [row.conversation for row in rows]
+    prompt_ids = encode_prompts(lm.tokenizer, lm.template, prompts)
+    sampled = [list(range(len(rows)))] if rows else []
+    within = progress if options.do_sample else None
+    found = resumed(
+        "generating",
+        sampled if options.do_sample else lm.generation_batches(prompts, options),
+        lambda places: lm.generate([rows[i] for i in places], options, progress=within),
+        name=lambda batch: (options, [(prompts[i], prompt_ids[i]) for i in batch]),
+        write=lambda i, said: {"prompt": prompts[i][-1].content, **asdict(said)},
+        read=lambda i, value: Generation.from_json(value),
+        partial=partial,
+        progress=progress,
+    )
+    return [found[i] for i in range(len(rows))]
+
+
 def resumed(
     what: str,
     batches: Sequence[Sequence[T]],
@@ -105,7 +164,7 @@ def resumed(
     write: Callable[[T, R], dict[str, Any]],
     read: Callable[[T, Mapping[str, Any]], R],
     partial: Partial | None = None,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[T, R]:
     """Do the batches of which something is missing, keep each as it is finished, and return all results.
 

@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eval.artifacts import fingerprint, write_text
+from eval.artifacts import write_text
 from eval.errors import DataError
 from eval.measures import Answers, Context, Measure, Plan, Questions
 from eval.measures.membership import ATTACKS
 from eval.metrics.aggregate import COMPARED, aggregate, check_rows, check_texts
-from eval.partial import Partial
+from eval.partial import kept
 from eval.report.open_unlearning import EvalLog, items, write_log
 from eval.report.samples import samples_page
 from eval.types import MetricResult, Progress
@@ -81,7 +80,7 @@ def evaluate(
         DataError: If the benchmark has no forget rows or rows without a prompt, or if ``reference`` is of
             another forget split; both are found before the model is run.
     """
-    from eval.processes import is_main
+    from eval.processes import is_main, rank
 
     measures: Sequence[Measure] = benchmark.measures or (Questions(paraphrased_questions),)
     plan = Plan(options, is_spread=is_spread)
@@ -90,7 +89,8 @@ def evaluate(
     if reference is not None:
         _check_reference(benchmark, plan, reference)
     start = time.perf_counter()
-    with _kept(lm, output_dir, is_spread=is_spread) as partial:
+    rank_here = rank() if is_spread else 0
+    with kept(lm, None if output_dir is None else output_dir / "eval", rank=rank_here) as partial:
         scores = plan.scores(lm, progress, partial)
         scored_at = time.perf_counter()
         answers = Answers(scores, plan.generations(lm, progress, partial))
@@ -124,22 +124,6 @@ def evaluate(
         "metrics": done - generated_at,
     }
     return Evaluation(results=results, log=log, samples=samples, seconds=seconds)
-
-
-def _kept(
-    lm: LanguageModel, output_dir: Path | None, *, is_spread: bool
-) -> AbstractContextManager[Partial | None]:
-    """Return where results are kept as they are found; nowhere without a folder or a known state of the model."""
-    from importlib.metadata import version
-
-    from eval.processes import rank
-
-    state = None if output_dir is None else lm.state_digest
-    if output_dir is None or state is None:
-        return nullcontext()
-    versions = [version(name) for name in ("unlearn-toolkit", "torch", "transformers")]
-    key = fingerprint([state, *versions])
-    return Partial(output_dir / "eval", key, rank=rank() if is_spread else 0)
 
 
 def _check_reference(benchmark: Benchmark, plan: Plan, reference: EvalLog) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +42,8 @@ class AttackSettings:
     limit: int | None = None
     """At most so many questions, drawn by seed."""
     max_new_tokens: int = 64
+    keep_weights: bool = True
+    """Keep the weights that an attacker trains, so that they are never trained twice."""
 
 
 def attack(
@@ -55,7 +57,9 @@ def attack(
 ) -> Report:
     """Attack every model of a finished comparison and write ``run/attack/report.*``.
 
-    Per-question results are kept in ``run/<method>/attacks/<attack>.json``; what is there already is not done again.
+    Per-question results are kept in ``run/<method>/attacks/<attack>.json``; what is there already is not done again,
+    and an attack that was killed goes on at the answer it had reached. Relearned weights are kept beside them, with
+    the model whose weights they were: models that put an edit or a filter on the target's share the target's.
 
     Args:
         target: The model that knows everything.
@@ -180,15 +184,25 @@ class _Sweep:
             result = run_attack(
                 lm,
                 one,
-                self.data,
+                replace(self.data, keep=self._keep(name, lm)),
                 seed=self.settings.seed,
                 options=GenerationOptions(max_new_tokens=self.settings.max_new_tokens),
+                partial_dir=path.parent,
                 progress=labelled(self.progress, label),
             )
             metric = result.metric(seed=self.settings.seed).as_json()
             value = {"key": key, "attack": one.name, "result": metric, "items": list(result.items)}
             write_json(path, value)
+            (path.parent / "partial.jsonl").unlink(missing_ok=True)
         self.results.setdefault(name, {})[one.name] = value["result"]
+
+    def _keep(self, name: str, lm: LanguageModel) -> Path | None:
+        """Return where weights that an attacker trains are kept: with the model that the attacker starts from."""
+        if not self.settings.keep_weights:
+            return None
+        target = self.data.start
+        is_of_target = target is not None and lm.identity == target.identity
+        return self.run / ("target" if is_of_target else name) / "attacks"
 
     def _asked(self, one: Attack) -> list[Example]:
         """Return the prompts of an attack, so that one in other words is not taken for the one done before."""

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from eval.data.key_spans import derive_key_spans
 from eval.errors import UnlearnError
 from eval.metrics.leakage import leaked_spans
+from eval.partial import generated, kept
 from eval.types import Example, MetricResult, Progress
 
 if TYPE_CHECKING:
@@ -53,6 +55,8 @@ class AttackData:
     """Innocent rows (benign relearning)."""
     start: LanguageModel | None = None
     """The model before unlearning (merge attacks)."""
+    keep: Path | None = None
+    """Folder for weights that the attacker trains; ``None``: they are trained anew each time."""
 
 
 Ask = Callable[[Sequence[Example], int], list[Example]]
@@ -110,6 +114,7 @@ def run_attack(
     *,
     seed: int = 0,
     options: GenerationOptions | None = None,
+    partial_dir: Path | None = None,
     progress: Progress | None = None,
 ) -> AttackResult:
     """Attack a model and count the answers that leak.
@@ -120,6 +125,8 @@ def run_attack(
         data: What the attacker has.
         seed: Of rewordings, sampling and training.
         options: Of generation; default: greedy, at most 64 new tokens.
+        partial_dir: Folder of ``partial.jsonl``, where finished answers stand until the caller, who has kept the
+            result, takes it away; an attack of the same that was killed goes on there.
         progress: Told what is being done.
     """
     from eval.models.language_model import GenerationOptions
@@ -144,12 +151,12 @@ def run_attack(
     if attack.samples > 1:
         options = replace(options, do_sample=True, temperature=1.0, top_p=1.0)
     answers: list[list[str]] = [[] for _ in asked]
-    for draw in range(attack.samples):
-        written = (
-            model.generate(asked, replace(options, seed=seed + draw), progress=progress) if asked else []
-        )
-        for texts, generation in zip(answers, written, strict=True):
-            texts.append(generation.text)
+    with kept(model, partial_dir, attack.name) as partial:
+        for draw in range(attack.samples):
+            drawn = replace(options, seed=seed + draw)
+            written = generated(model, asked, drawn, partial=partial, progress=progress)
+            for texts, generation in zip(answers, written, strict=True):
+                texts.append(generation.text)
     return AttackResult(
         items=tuple(_item(e, texts, attack.shows_answer) for e, texts in zip(asked, answers, strict=True))
     )

@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
 
+from eval.artifacts import fingerprint
 from eval.attacks.base import Attack, AttackData, AttackDoesNotApplyError, Change
+from eval.attacks.kept_weights import trained_or_kept
 from eval.models.finetune import FinetuneSettings, finetune
 from eval.models.language_model import LanguageModel
 from eval.types import Example, Progress
@@ -44,14 +48,35 @@ def halves(examples: Sequence[Example], seed: int) -> tuple[list[Example], list[
 
 
 def relearned(
-    lm: LanguageModel, rows: Sequence[Example], seed: int, progress: Progress | None
+    lm: LanguageModel,
+    rows: Sequence[Example],
+    seed: int,
+    progress: Progress | None,
+    *,
+    keep: Path | None = None,
 ) -> LanguageModel:
-    """Return the model after fine-tuning a copy of its weights; its edit or filter is put on the copy."""
+    """Return the model after fine-tuning a copy of its weights; its edit or filter is put on the copy.
+
+    Args:
+        lm: The model; it stays as it was.
+        rows: What the attacker trains on.
+        seed: Of the training.
+        progress: Told the steps.
+        keep: Folder of the trained weights. Training depends on weights, rows, settings and seed alone, so that
+            models which differ in what is put on the same weights share it.
+    """
     if not rows:
         raise AttackDoesNotApplyError("there is nothing to train on")
     base = lm.copied()
-    size = sum(p.numel() for p in base.model.parameters())
-    finetune(base, rows, relearning_settings(size, seed), progress=progress, label="relearning")
+    settings = relearning_settings(sum(p.numel() for p in base.model.parameters()), seed)
+    taught = [(row.conversation, row.answer) for row in rows]
+    state = base.state_digest
+    key = fingerprint([state, base.template.name, taught, settings, version("unlearn-toolkit")])
+
+    def train(model: LanguageModel) -> None:
+        finetune(model, rows, settings, progress=progress, label="relearning")
+
+    trained_or_kept(base, train, folder=None if state is None else keep, key=key)
     return lm.with_base(base)
 
 
@@ -59,7 +84,8 @@ def _on(choose: str) -> Change:
     def change(lm: LanguageModel, data: AttackData, seed: int, progress: Progress | None) -> LanguageModel:
         given, _ = halves(data.questions, seed)
         rows = {"all": data.questions, "half": given, "benign": data.retain[: len(data.questions)]}[choose]
-        return relearned(lm, rows, seed, progress)
+        keep = None if data.keep is None else data.keep / f"relearned-{choose}"
+        return relearned(lm, rows, seed, progress, keep=keep)
 
     return change
 

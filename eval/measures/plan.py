@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from eval.partial import Partial, resumed
+from eval.partial import Partial, generated, resumed
 from eval.types import Example, Progress
 
 if TYPE_CHECKING:
@@ -184,24 +184,10 @@ class Plan:
         progress: Progress | None,
         partial: Partial | None,
     ) -> list[Generation]:
-        from eval.data.collate import encode_prompts
-        from eval.models.language_model import Generation
         from eval.processes import spread
 
         def generate(share: list[Example]) -> list[Generation]:
-            prompts = [row.conversation for row in share]
-            prompt_ids = encode_prompts(lm.tokenizer, lm.template, prompts)
-            found = resumed(
-                "generating",
-                lm.generation_batches(prompts, options),
-                lambda places: lm.generate([share[i] for i in places], options),
-                name=lambda batch: (options, [(prompts[i], prompt_ids[i]) for i in batch]),
-                write=lambda i, said: {"prompt": prompts[i][-1].content, **asdict(said)},
-                read=lambda i, value: Generation.from_json(value),
-                partial=partial,
-                progress=progress,
-            )
-            return [found[i] for i in range(len(share))]
+            return generated(lm, share, options, partial=partial, progress=progress)
 
         if not self.is_spread:
             return generate(rows)

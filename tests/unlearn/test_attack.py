@@ -52,6 +52,35 @@ def test_every_model_of_a_run_is_attacked_and_nothing_twice(run, compared):
         assert [item["question"] for item in found["items"]] == [wording]  # other words are asked anew
 
 
+def test_longer_answers_are_asked_for_without_relearning(run, compared, monkeypatch):
+    from eval.attacks import relearning
+
+    trained = []
+    finetune = relearning.finetune
+    monkeypatch.setattr(
+        relearning, "finetune", lambda *args, **kw: trained.append(1) or finetune(*args, **kw)
+    )
+    flags = ("attack", compared, "--attacks", "relearn-half", "--max-new-tokens")
+    assert run(*flags, 3).code == 0
+    assert (
+        len(trained) == 2
+    )  # the oracle, the edit and the filter have the target's weights, graddiff its own
+    assert {path.parent.parent.parent.name for path in compared.rglob("weights.safetensors")} == {
+        "target",
+        "graddiff",
+    }
+    assert run(*flags, 5).code == 0
+    assert len(trained) == 2
+    items = json.loads((compared / "guard" / "attacks" / "relearn-half.json").read_text())["items"]
+    assert len(items) == 2
+    assert not list(compared.rglob("partial*"))
+    for path in compared.rglob("weights.safetensors"):
+        path.unlink()
+    assert run(*flags, 6, "--no-keep-weights").code == 0
+    assert len(trained) == 2 + 5
+    assert not list(compared.rglob("weights.safetensors"))
+
+
 def test_bad_input_is_refused(run, compared, tmp_path):
     for arguments, said in (
         ((tmp_path / "nowhere",), "is not a run folder"),

@@ -23,6 +23,12 @@ __all__ = ["command"]
 @click.option(
     "--seed", type=int, default=0, show_default=True, help="Of rewordings, sampling and relearning."
 )
+@click.option(
+    "--keep-weights/--no-keep-weights",
+    default=True,
+    show_default=True,
+    help="Keep what relearning trains (three copies of each model's weights), to train it once.",
+)
 @click.option("--list", "lists", is_flag=True, help="List the attacks and stop.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout and nothing else.")
 def command(
@@ -33,6 +39,7 @@ def command(
     limit: int | None,
     max_new_tokens: int,
     seed: int,
+    keep_weights: bool,
     lists: bool,
     as_json: bool,
 ) -> None:
@@ -40,7 +47,8 @@ def command(
 
     Other wordings, sampling, a look inside, rounded weights, edits switched off, a little fine-tuning: the table says
     how much of the forgotten each brings back, beside the target (an attack it does not answer shows nothing) and the
-    oracle (what guessing, or learning anew, reaches). Finished attacks are kept: the same command resumes.
+    oracle (what guessing, or learning anew, reaches). Finished attacks are kept, answer by answer: the
+    same command resumes.
 
     \b
     unlearn attack --list
@@ -74,6 +82,7 @@ def command(
         seed=seed,
         limit=limit,
         max_new_tokens=max_new_tokens,
+        keep_weights=keep_weights,
     )
     quiet_libraries()
     with showing_progress() as progress:

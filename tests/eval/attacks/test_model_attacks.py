@@ -57,11 +57,12 @@ def test_a_prompt_that_gives_the_answer_away_has_no_score(knowing, examples):
     assert result.metric().value is None
 
 
-def test_one_leak_among_the_samples_is_enough(data):
+def test_one_leak_among_the_samples_is_enough(data, tiny_lm):
     class Dice(LanguageModel):
         """Says the secret in every third draw only."""
 
         def __init__(self):
+            super().__init__(tiny_lm.model, tiny_lm.tokenizer)
             self.draws = []
 
         def generate(self, prompts, options=None, *, progress=None):
@@ -232,25 +233,23 @@ def test_own_wordings(tmp_path, examples):
         from_file(tmp_path / "none.jsonl")
 
 
-def test_what_counts_as_a_leak_depends_on_what_is_asked(examples):
+def test_what_counts_as_a_leak_depends_on_what_is_asked(examples, tiny_lm):
     asked = {name: attacks()[name].ask(examples, 0)[0] for name in ("choice", "reverse")}
     assert asked["reverse"].key_spans == ("person 0",)
     assert "Rome" in asked["reverse"].question
     assert "Rome" in asked["choice"].question
 
     class Picks(LanguageModel):
-        def __init__(self):
-            pass
-
         def generate(self, prompts, options=None, *, progress=None):
             from eval.models import Generation
 
             return [Generation(text="Rome") for _ in prompts]
 
     data = AttackData(questions=tuple(examples[:1]))
-    picked = run_attack(Picks(), attacks()["choice"], data)
+    picks = Picks(tiny_lm.model, tiny_lm.tokenizer)
+    picked = run_attack(picks, attacks()["choice"], data)
     assert picked.metric().value == 1.0
-    named = run_attack(Picks(), attacks()["reverse"], data)
+    named = run_attack(picks, attacks()["reverse"], data)
     assert named.metric().value == 0.0  # it repeats the fact it was given
 
 
