@@ -10,12 +10,14 @@ import numpy.typing as npt
 
 from eval.errors import DataError
 from eval.types import Example
+from guard.census import asked_about
 from guard.config import GuardSettings
 from guard.finders import SpanFinder
 from guard.gate import RareWords, Signals
 from guard.hashing import Veil
-from guard.names import NameIndex, asked_about, capitalised_runs
+from guard.names import NameIndex
 from guard.phrases import Contrast, extract_phrases
+from guard.runs import capitalised_runs
 from guard.store import Entry, Innocent, Store
 from guard.telling import Telling
 
@@ -98,22 +100,22 @@ class Lexicon:
     @classmethod
     def of(cls, store: Store, is_common: Callable[[str], bool]) -> Lexicon:
         """Index the texts of a store; ``is_common`` tells everyday words from names where case does not."""
-        entries = list(store.entries.values())
-        forget = [
-            Example(id=str(e.id), question=e.question, answer=e.answer, subject=e.group) for e in entries
-        ]
+        forget, aliases = _as_examples(list(store.entries.values()))
         retain = [
             Example(id=str(i), question=r.question, answer=r.answer, subject=r.group)
             for i, r in enumerate([*store.retain, *store.innocent_texts])
         ]
-        grouped = [(entry.group, example) for entry, example in zip(entries, forget, strict=True)]
-        aliases = [(e.question, e.group) for e in entries if e.kind == "subject"]
-        tells = is_common if store.veil is None else store.veil.is_common
-        names = NameIndex(forget, retain, tells, aliases)
-        innocent = [(example.subject or "", example) for example in retain]
-        own = {word for name in names.people for word in name}
-        rare, telling = RareWords(grouped, retain, own), Telling(grouped, innocent, own)
-        return cls(names, rare, telling, is_common, store.veil)
+        names = NameIndex(forget, retain, is_common if store.veil is None else store.veil.is_common, aliases)
+        grouped, innocent = _grouped(forget), _grouped(retain)
+        rare = RareWords(grouped, retain, names.name_words)
+        return cls(names, rare, Telling(grouped, innocent, names.name_words), is_common, store.veil)
+
+    def add(self, entries: Sequence[Entry]) -> None:
+        """Index further entries, at the cost of these alone; the store's innocent texts must be the same as before."""
+        forget, aliases = _as_examples(entries)
+        self.names.add(forget, aliases)
+        self.rare.add(_grouped(forget))
+        self.telling.add(_grouped(forget))
 
     def veiled(self, text: str) -> str:
         """Return a prompt's text in the form the store's texts have."""
@@ -143,6 +145,16 @@ class Lexicon:
         text = self.veiled(text)
         names = self.names.evidence(text)
         return names.full + names.part + names.title + self.rare.share(text, names.groups)
+
+
+def _as_examples(entries: Sequence[Entry]) -> tuple[list[Example], list[tuple[str, str]]]:
+    """Return entries as examples, and the names among them that are given, each with its group."""
+    examples = [Example(id=str(e.id), question=e.question, answer=e.answer, subject=e.group) for e in entries]
+    return examples, [(e.question, e.group) for e in entries if e.kind == "subject"]
+
+
+def _grouped(examples: Sequence[Example]) -> list[tuple[str, Example]]:
+    return [(example.subject or "", example) for example in examples]
 
 
 def find_phrases(

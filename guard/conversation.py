@@ -8,8 +8,8 @@ from itertools import takewhile
 
 from eval.errors import ConfigError
 from eval.types import Message, Prompt, conversation
-from guard.names import capitalised_runs
 from guard.normalise import readable, words
+from guard.runs import capitalised_runs
 from guard.stopwords import word_set
 from guard.unmask import unmasked
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -16,25 +16,21 @@ from eval.models.language_model import LanguageModel
 from eval.types import Example, Prompt
 from guard.allowing import Allowlist
 from guard.batching import Batcher
-from guard.building import Lexicon, Observation, innocents, observe
+from guard.building import Lexicon, innocents, observe
 from guard.config import GuardSettings
 from guard.conversation import judged_texts
+from guard.deciding import Piece, Rules
 from guard.encoder import SentenceEncoder
 from guard.entries import Added, add_request
 from guard.finders import SpanFinder
 from guard.gate import FEATURES, Classifier, Decision
-from guard.hashing import PhraseHashes
 from guard.hidden import encoder_for, hidden_identity
 from guard.lessons import teach
-from guard.normalise import words
 from guard.persistence import load_store, read_manifest, save_store
-from guard.store import Entry, Store
+from guard.store import Store
 
 __all__ = ["Guard"]
 
-_ENTRY_MARGIN = 0.12
-"""Entries this close in similarity to the nearest one are also taken to be meant."""
-_MAX_NEAREST_ENTRIES = 8
 _DECISIONS_KEPT = 4096
 
 
@@ -123,9 +119,9 @@ class Guard:
 
     def check_many(self, prompts: Sequence[Prompt]) -> list[Decision]:
         """Judge prompts together, and those of other threads with them: one pass of the encoder over the new ones."""
-        lexicon = self._lexicon
-        judged = [judged_texts(prompt, lexicon.suspicion, lexicon.is_word) for prompt in prompts]
-        with self._lock:
+        with self._lock:  # of the lexicon too, which an add changes
+            lexicon = self._lexicon
+            judged = [judged_texts(prompt, lexicon.suspicion, lexicon.is_word) for prompt in prompts]
             missing = [texts for texts in dict.fromkeys(judged) if texts not in self._decisions]
         fresh = dict(zip(missing, self._judged(missing), strict=True)) if missing else {}
         with self._lock:
@@ -143,7 +139,9 @@ class Guard:
         documents: Sequence[str] = (),
         finder: SpanFinder | None = None,
     ) -> Added:
-        """Add a forget request; the gate is taught anew.
+        """Add a forget request; the gate is taught anew, so that it decides as if all had been there from the start.
+
+        Only what is added is read; where it makes innocent rows forgotten ones, the lexicon of all is made anew.
 
         Args:
             request: A new name, under which it can be removed again.
@@ -165,6 +163,7 @@ class Guard:
                 raise ConfigError(
                     f"The guard has a request {request!r} already; remove it first, or use another name."
                 )
+            innocent = self.store.retain, self.store.innocent_texts
             added = add_request(
                 self.store,
                 self.encoder,
@@ -176,7 +175,11 @@ class Guard:
                 documents=documents,
                 finder=finder,
             )
-            self._refresh()
+            if innocent == (self.store.retain, self.store.innocent_texts):
+                self._lexicon.add([self.store.entries[i] for i in added.ids])
+            else:
+                self._lexicon = Lexicon.of(self.store, self.encoder.is_common_word)
+            self._relearn()
         return added
 
     def remove(self, request: str) -> int:
@@ -187,7 +190,8 @@ class Guard:
         """
         with self._lock:
             count = self.store.remove(request)
-            self._refresh()
+            self._lexicon = Lexicon.of(self.store, self.encoder.is_common_word)
+            self._relearn()
         return count
 
     def list(self) -> dict[str, int]:
@@ -286,8 +290,7 @@ class Guard:
             raise ArtifactError(f"The gate of the guard store {directory} is of another version; rebuild it.")
         return cls(store, classifier, encoder, settings, refusals, allowed)
 
-    def _refresh(self) -> None:
-        self._lexicon = Lexicon.of(self.store, self.encoder.is_common_word)
+    def _relearn(self) -> None:
         if len(self.store) and self.store.veil is None:
             self.classifier = teach(self.store, self._lexicon, self.encoder, self.settings)
         self._decisions.clear()
@@ -317,12 +320,13 @@ class Guard:
             return dict.fromkeys(prompts, innocent)
         seen = observe(self.store, self._lexicon, [text for _, text in pieces], vectors)
         scores = self.classifier.scores(np.array([o.signals.features for o in seen]))
-        judged: list[list[_Piece]] = [[] for _ in prompts]
+        judged: list[list[Piece]] = [[] for _ in prompts]
+        rules = Rules(self.store, self._lexicon, self.classifier.threshold, self.allowed)
         exempt = [self._exempt(texts) for texts in prompts]
         for (i, text), observation, score in zip(pieces, seen, scores, strict=True):
-            judged[i].append(_Piece(observation, float(score), is_allowed=text in exempt[i]))
+            judged[i].append(Piece(observation, float(score), is_allowed=text in exempt[i]))
         return {
-            texts: self._decide(parts) if parts else innocent
+            texts: rules.decide(parts) if parts else innocent
             for texts, parts in zip(prompts, judged, strict=True)
         }
 
@@ -332,68 +336,3 @@ class Guard:
         if allowed and allowed[0] == texts[0]:
             allowed += judged_texts(texts[0], self._lexicon.suspicion, self._lexicon.is_word)
         return frozenset(window for text in allowed for window in self.encoder.windows(text))
-
-    def _decide(self, pieces: Sequence[_Piece]) -> Decision:
-        worst = max(pieces, key=lambda piece: piece.score)
-        flagged = [p for p in pieces if p.score >= self.classifier.threshold and not p.is_allowed]
-        meant = [self._meant(piece) for piece in sorted(flagged, key=lambda piece: -piece.score)]
-        nearest = dict.fromkeys(ids[0] for ids in meant)
-        entries = tuple(dict.fromkeys([*nearest, *(i for ids in meant for i in ids)]))
-        values = zip(FEATURES, worst.seen.signals.features, strict=True)
-        decision = Decision(
-            flagged=bool(flagged),
-            score=worst.score,
-            threshold=self.classifier.threshold,
-            evidence={name: round(value, 4) for name, value in values},
-            entries=entries,
-            is_allowed=worst.is_allowed and not flagged,
-        )
-        phrases = self._phrases(pieces[0].seen.text, tuple(nearest), entries)
-        documents = self._documents(entries)
-        if self.store.veil is not None:
-            phrases = (*phrases, *(p for entry in documents for p in entry.phrases))
-            hashes = PhraseHashes.of(self.store.veil, phrases) if phrases else None
-            return replace(decision, hashes=hashes)
-        return replace(decision, phrases=phrases, passages=tuple(entry.answer for entry in documents))
-
-    def _meant(self, piece: _Piece) -> tuple[int, ...]:
-        """Entries a flagged text is about: the nearest ones, and all of the groups named or nearest."""
-        similarities, keys = piece.seen.similarities, piece.seen.keys
-        near = [
-            int(k) // 2
-            for s, k in zip(similarities, keys, strict=True)
-            if s >= similarities[0] - _ENTRY_MARGIN and k >= 0
-        ]
-        nearest = list(dict.fromkeys(near))[:_MAX_NEAREST_ENTRIES]
-        groups = dict.fromkeys([*piece.seen.signals.names.groups, self.store.entries[nearest[0]].group])
-        about = [i for group in groups for i in self.store.of_group(group)]
-        return tuple(dict.fromkeys([*nearest, *sorted(about)]))
-
-    def _phrases(self, text: str, nearest: Sequence[int], entries: Sequence[int]) -> tuple[str, ...]:
-        """Phrases of the entries, nearest first.
-
-        The names of people whom the prompt itself names may be said, unless they answer a nearest entry's
-        question: a list of choices does not make its right answer sayable.
-        """
-        said = f" {' '.join(words(self._lexicon.veiled(text)))} "
-        named = {w for name in self._lexicon.names.people if f" {' '.join(name)} " in said for w in name}
-        phrases = dict.fromkeys(p for i in nearest for p in self.store.entries[i].phrases)
-        others = (p for i in entries for p in self.store.entries[i].phrases)
-        phrases.update(dict.fromkeys(p for p in others if not set(p.split()) <= named))
-        return tuple(self.allowed.banned(phrases))
-
-    def _documents(self, entries: Sequence[int]) -> tuple[Entry, ...]:
-        """All pieces of the requests whose documents are among the entries: a continuation runs on beyond a piece."""
-        found = (self.store.entries[i] for i in entries)
-        requests = dict.fromkeys(entry.request for entry in found if entry.kind == "document")
-        pieces = (self.store.entries[i] for name in requests for i in self.store.of_request(name))
-        return tuple(entry for entry in pieces if entry.kind == "document")
-
-
-@dataclass(frozen=True)
-class _Piece:
-    """One judged text of a prompt."""
-
-    seen: Observation
-    score: float
-    is_allowed: bool = False

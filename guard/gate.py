@@ -10,7 +10,7 @@ threshold is set on scores of folds held out by group.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,7 @@ from eval.types import Example
 from guard.hashing import PhraseHashes
 from guard.names import NameEvidence
 from guard.normalise import words
+from guard.runs import whole_text
 from guard.stopwords import STOP_WORDS
 
 __all__ = ["FEATURES", "Classifier", "Decision", "RareWords", "Signals", "fit_classifier"]
@@ -130,43 +131,50 @@ class Signals:
 
 
 class RareWords:
-    """Words that forgotten groups' texts have and innocent texts hardly have; those of ``names`` count elsewhere."""
+    """Words that forgotten groups' texts have and innocent texts hardly have.
+
+    Args:
+        forget: Group and texts of what is forgotten.
+        retain: Innocent texts.
+        names: Words of forgotten names, which count elsewhere (`guard.names`); looked at when a prompt is.
+    """
 
     def __init__(
         self,
         forget: Sequence[tuple[str, Example]],
         retain: Sequence[Example],
-        names: Iterable[str] = (),
+        names: Collection[str] = (),
     ) -> None:
-        kept_out = STOP_WORDS | frozenset(names)
-        counts: Counter[str] = Counter()
+        self._names = names
+        self._counts: Counter[str] = Counter()
         for example in retain:
-            counts.update(set(words(_text(example))))
-        limit = max(1, len(retain) // 400)
+            self._counts.update(set(words(whole_text(example))))
+        self._limit = max(1, len(retain) // 400)
         self._by_group: dict[str, set[str]] = {}
+        self.add(forget)
+
+    def add(self, forget: Sequence[tuple[str, Example]]) -> None:
+        """Take further forgotten texts in."""
         for group, example in forget:
             rare = {
                 w
-                for w in words(_text(example))
-                if counts[w] <= limit and w not in kept_out and len(w) > (2 if w.isdigit() else 3)
+                for w in words(whole_text(example))
+                if self._counts[w] <= self._limit
+                and w not in STOP_WORDS
+                and len(w) > (2 if w.isdigit() else 3)
             }
             self._by_group.setdefault(group, set()).update(rare)
 
     @property
     def words(self) -> frozenset[str]:
         """All of them."""
-        return frozenset().union(*self._by_group.values())
+        return frozenset().union(*self._by_group.values()).difference(self._names)
 
     def share(self, text: str, groups: Sequence[str]) -> float:
         """How many rare words of the best of ``groups`` a text has, from 0 to 1 (three or more)."""
-        found = set(words(text))
+        found = set(words(text)).difference(self._names)
         best = max((len(found & self._by_group.get(group, set())) for group in groups), default=0)
         return min(best, _RARE_WORDS_FOR_ONE) / _RARE_WORDS_FOR_ONE
-
-
-def _text(example: Example) -> str:
-    question = example.question or " ".join(m.content for m in example.messages or ())
-    return f"{question} {example.answer or ''}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,6 @@ from guard.building import Lexicon, observe
 from guard.config import GuardSettings
 from guard.encoder import SentenceEncoder
 from guard.gate import Classifier, fit_classifier
-from guard.names import capitalised_runs
 from guard.normalise import words
 from guard.rewordings import (
     EVERYDAY,
@@ -26,6 +25,7 @@ from guard.rewordings import (
     reword,
     swap_name,
 )
+from guard.runs import capitalised_runs
 from guard.store import Entry, Store
 
 __all__ = ["teach"]

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from eval.types import Example
+from guard.census import Census
 from guard.hashing import is_veiled
 from guard.normalise import words
+from guard.runs import PARTICLES, Run, capitalised_runs, whole_text
 from guard.spelling import Spellings
 from guard.stopwords import STOP_WORDS, word_set
-from guard.titles import LONGEST_TITLE, quoted_titles
+from guard.titles import LONGEST_TITLE
 
-__all__ = ["NameEvidence", "NameIndex", "asked_about", "capitalised_runs"]
+__all__ = ["NameEvidence", "NameIndex"]
 
-_RUN_WORD = re.compile(r"[^\W\d_][^\W_]*(?:[.'\u2019-][^\W_]+)*\.?")
-_LOWER_PART = re.compile(r"(?<=\w)-[^\W\dA-Z][^\W_]{3,}$")
-"""The tail of a compound such as "Tokyo-born", which is no part of a name ("Tae-ho" is one)."""
-_PARTICLES = word_set("al bin de del della den der di dos du el ibn la le of the van von")
 _TITLES = word_set("author dr lady lord madam miss mister mr mrs ms novelist prof professor sir writer")
 _CALENDAR = word_set(
     """
@@ -38,34 +36,6 @@ _OF_NAMES = re.compile(
     re.IGNORECASE,
 )
 """Talk about a name as a word: what it means, how it is spelt, whether it is common."""
-
-
-def capitalised_runs(text: str) -> list[tuple[str, ...]]:
-    """Return the folded words of each run of capitalised words ("Hina Ameen"), question words left out."""
-    runs: list[list[str]] = [[]]
-    end = 0
-    for match in _RUN_WORD.finditer(text):
-        gap, token = text[end : match.start()], match[0].rstrip(".")
-        end = match.end() - (len(match[0]) - len(token))
-        folded = words(_LOWER_PART.sub("", token))
-        is_apart = bool(gap.strip(" -"))
-        if is_apart:
-            runs.append([])
-        is_name = token[0].isupper() and folded and not (len(folded) == 1 and folded[0] in STOP_WORDS)
-        if is_name or (runs[-1] and token.casefold() in _PARTICLES and not is_apart):
-            runs[-1].extend(folded)
-        else:
-            runs.append([])
-        if re.search(r"['\u2019]s$", token):
-            runs.append([])
-    trimmed = [_trim(run) for run in runs]
-    return [tuple(run) for run in trimmed if run]
-
-
-def _trim(run: list[str]) -> list[str]:
-    while run and run[-1] in _PARTICLES:
-        run = run[:-1]
-    return run
 
 
 @dataclass(frozen=True)
@@ -107,78 +77,89 @@ class NameIndex:
         aliases: Sequence[tuple[str, str]] = (),
     ) -> None:
         self._is_common = is_common
-        retain_runs = Counter(run for e in retain for run in set(_runs(e)))
-        forget_runs = {run for e in forget for run in _runs(e)}
-        asked = Counter(run for e in retain for run in set(capitalised_runs(_question(e))))
-        self.retain_names = frozenset(
-            run for run, count in asked.items() if len(run) > 1 and count > 1 and run not in forget_runs
-        )
-        """Names that innocent questions are about."""
-        by_name: dict[tuple[str, ...], set[str]] = defaultdict(set)
-        for example in forget:
-            subject = tuple(words(example.subject or ""))
-            names = {run for run in _runs(example) if len(run) > 1 and run not in retain_runs}
-            if subject and f" {' '.join(subject)} " in f" {' '.join(words(_text(example)))} ":
-                names.add(subject)
-                by_name[subject].add(example.subject or "")
-            for name in names:
-                by_name[name].add(example.subject or example.id)
-        subjects = {tuple(words(e.subject)) for e in forget if e.subject}
-        for alias, group in aliases:
-            name = tuple(words(alias))
-            subjects.add(name)
-            by_name[name].add(group)
-        inferred = asked_about([_question(e) for e in forget]) - set(retain_runs)
-        self.people = frozenset(n for n in by_name if n in subjects or n in inferred)
-        innocent = f" {' ; '.join(' '.join(words(_text(e))) for e in retain)} "
-        quoted: set[tuple[str, ...]] = set()
-        for example in forget:
-            for title in quoted_titles(_text(example)):
-                if f" {' '.join(title)} " not in innocent and title not in self.people:
-                    quoted.add(title)
-                    by_name[title].add(example.subject or example.id)
-        places = _mostly_places(forget, forget_runs - self.people - quoted)
-        self.places = frozenset(places)
-        """Names that stand where a place, a field or a group is meant."""
-        named = {
-            n
-            for n in by_name
-            if n not in places and sum(map(len, n)) >= 8 and (len(n) > 2 or not any(map(is_common, n)))
-        }
-        self.titles = frozenset((named | quoted) - self.people)
+        self._census = Census(retain, is_common)
+        self._retain_words = {word for e in retain for word in words(whole_text(e))}
+        self._name_words: Counter[str] = Counter()
+        self._lengths: Counter[int] = Counter()
+        self._people_of_word: dict[str, set[Run]] = {}
+        self._spellings = Spellings()
+        self._joined: dict[str, set[Run]] = {}
+        self._joined_spellings = Spellings()
+        self._retain_by_first: dict[str, list[Run]] = defaultdict(list)
+        for name in self._census.retain_names:
+            self._retain_by_first[name[0]].append(name)
+        self.add(forget, aliases)
+
+    def add(self, forget: Sequence[Example], aliases: Sequence[tuple[str, str]] = ()) -> None:
+        """Take further forgotten examples and names in; the index is then the one of all of them."""
+        changes = self._census.add(forget, aliases)
+        for name in changes.went:
+            self._forget_name(name)
+        for name in changes.came:
+            self._learn_name(name)
+
+    def _learn_name(self, name: Run) -> None:
+        self._name_words.update(name)
+        self._lengths[len(name)] += 1
+        for word in set(_significant(name)):
+            self._people_of_word.setdefault(word, set()).add(name)
+            self._spellings.add(word)
+        if len(name) > 1:
+            joined = "".join(name)
+            self._joined.setdefault(joined, set()).add(name)
+            if len(joined) >= _MIN_LETTERS_JOINED_TYPOS:
+                self._joined_spellings.add(joined)
+
+    def _forget_name(self, name: Run) -> None:
+        self._name_words.subtract(name)
+        for word in name:
+            if not self._name_words[word]:
+                del self._name_words[word]
+        self._lengths -= Counter([len(name)])
+        for word in set(_significant(name)):
+            self._people_of_word[word].discard(name)
+            if not self._people_of_word[word]:
+                del self._people_of_word[word]
+                self._spellings.remove(word)
+        joined = "".join(name)
+        if joined in self._joined:
+            self._joined[joined].discard(name)
+            if not self._joined[joined]:
+                del self._joined[joined]
+                self._joined_spellings.remove(joined)
+
+    @property
+    def people(self) -> Collection[Run]:
+        """Names of forgotten people and subjects."""
+        return self._census.people
+
+    @property
+    def titles(self) -> Collection[Run]:
         """Names of works, prizes, firms and the like that only the forgotten texts have."""
-        self._by_name = {name: tuple(sorted(groups)) for name, groups in by_name.items()}
-        self._index_people()
-        self._known_words: frozenset[str] = _CALENDAR | {word for e in forget for word in words(_text(e))}
-        self._forget_text = " " + " ; ".join(" ".join(words(_text(e))) for e in forget) + " "
-        self._correct = self._known_words | {word for e in retain for word in words(_text(e))}
-        innocent_words = set(innocent.split())
-        self._distinctive = frozenset(
-            w for w in self._people_of_word if w not in innocent_words and not is_common(w)
-        )
-        """Words of forgotten names that nobody else has, as far as one can tell."""
-        self._retain_by_first: dict[str, list[tuple[str, ...]]] = defaultdict(list)
-        for retained in self.retain_names:
-            self._retain_by_first[retained[0]].append(retained)
+        return self._census.titles
 
-    def _index_people(self) -> None:
-        self._people_of_word: dict[str, set[tuple[str, ...]]] = defaultdict(set)
-        for name in self.people:
-            for word in _significant(name):
-                self._people_of_word[word].add(name)
-        self._people_words = frozenset(self._people_of_word)
-        self._spellings = Spellings(self._people_of_word)
-        self._joined = {"".join(name): name for name in self.people if len(name) > 1}
-        self._joined_spellings = Spellings(j for j in self._joined if len(j) >= _MIN_LETTERS_JOINED_TYPOS)
-        self._longest = max((len(name) for name in self.people), default=0)
+    @property
+    def places(self) -> Collection[Run]:
+        """Names that stand where a place, a field or a group is meant."""
+        return self._census.places
 
-    def groups_of(self, name: tuple[str, ...]) -> tuple[str, ...]:
+    @property
+    def retain_names(self) -> Collection[Run]:
+        """Names that innocent questions are about."""
+        return self._census.retain_names
+
+    @property
+    def name_words(self) -> Collection[str]:
+        """The words of forgotten people's names; it follows what is added."""
+        return self._name_words
+
+    def groups_of(self, name: Run) -> tuple[str, ...]:
         """Return the groups a name or title of the forgotten texts belongs to."""
-        return self._by_name[name]
+        return tuple(sorted(self._census.groups_of(name)))
 
     def knows(self, word: str) -> bool:
         """Whether a folded word stands in the forgotten texts."""
-        return word in self._known_words
+        return word in self._census.words or word in _CALENDAR
 
     def evidence(self, text: str) -> NameEvidence:
         """Judge one prompt by the names in it."""
@@ -186,30 +167,34 @@ class NameIndex:
         joined = f" {' '.join(found)} "
         titles = {run for run in _windows(found, LONGEST_TITLE) if run in self.titles}
         full = self._in_full(found)
-        groups = {g for name in [*full, *titles] for g in self._by_name[name]}
+        groups = {g for name in [*full, *titles] for g in self._census.groups_of(name)}
         title = float(bool(titles))
         if full:
             return NameEvidence(1.0, 1.0, title, groups=tuple(sorted(groups)))
         part, best, matched = self._partial(found)
         misspelt = self._misspelt(found) or (best if part >= 1.0 else set())
         if misspelt:
-            groups.update(g for name in misspelt for g in self._by_name[name])
+            groups.update(g for name in misspelt for g in self._census.groups_of(name))
             return NameEvidence(0.9, 1.0, title, groups=tuple(sorted(groups)))
         other, unknown = self._others(text, joined, best, matched)
         if part > 0 and not other:
-            groups.update(g for name in best for g in self._by_name[name])
+            groups.update(g for name in best for g in self._census.groups_of(name))
         as_word = float(part > 0 and bool(_OF_NAMES.search(text)))
         return NameEvidence(0.0, part, title, other, unknown, as_word, tuple(sorted(groups)))
+
+    @property
+    def _longest(self) -> int:
+        return max(self._lengths, default=0)
 
     def _in_full(self, found: Sequence[str]) -> set[tuple[str, ...]]:
         """Names that stand in full, whatever parts their letters."""
         full = {run for run in _windows(found, self._longest) if run in self.people}
         letters = "".join(found)
-        full.update(n for j, n in self._joined.items() if len(j) >= _MIN_LETTERS_JOINED and j in letters)
+        for joined, names in self._joined.items():
+            if len(joined) >= _MIN_LETTERS_JOINED and joined in letters:
+                full |= names
         for run in _windows(found, self._longest + 2):
-            name = self._joined.get("".join(run))
-            if name is not None:
-                full.add(name)
+            full |= self._joined.get("".join(run), set())
         return full
 
     def _misspelt(self, found: Sequence[str]) -> set[tuple[str, ...]]:
@@ -220,15 +205,18 @@ class NameIndex:
             if is_veiled(run[0]) or len(letters) < _MIN_LETTERS_JOINED_TYPOS - 1 or len(letters) > 60:
                 continue
             for near in self._joined_spellings.near(letters, 2 + (len(letters) >= _MIN_LETTERS_THREE_TYPOS)):
-                name = self._joined[near]
-                changed = [word for word in run if word not in name]
-                if not any(self._is_correct(word) for word in changed):
-                    misspelt.add(name)
+                for name in self._joined[near]:
+                    if not any(self._is_correct(word) for word in run if word not in name):
+                        misspelt.add(name)
         return misspelt
 
     def _is_correct(self, word: str) -> bool:
         """Whether a word is one in its own right and no misspelling of a name."""
-        return word in self._correct or (len(word) > 2 and self._is_common(word))
+        return self._is_written(word) or (len(word) > 2 and self._is_common(word))
+
+    def _is_written(self, word: str) -> bool:
+        """Whether a word stands in the forgotten or the innocent texts."""
+        return self.knows(word) or word in self._retain_words
 
     def _partial(self, found: Sequence[str]) -> tuple[float, set[tuple[str, ...]], set[str]]:
         """Best share of a name's words, the names that reach it, and the prompt's words that matched.
@@ -247,7 +235,7 @@ class NameIndex:
                     if _has_initial(found, i, name):
                         weak[name].update(_significant(name))
                 continue
-            if len(word) < 4 or word in self._correct or is_veiled(word):
+            if len(word) < 4 or self._is_written(word) or is_veiled(word):
                 continue
             is_odd = not self._is_common(word)
             for near, distance in self._spellings.near(word, 1 + (is_odd and len(word) > 4)).items():
@@ -266,7 +254,7 @@ class NameIndex:
             share = len(hits[name]) / max(1, len(needed))
             if hits[name] & {name[0], name[-1]}:
                 share = max(share, 0.5)  # a first or last name alone says as much, however many stand between
-            if hits[name] & self._distinctive:
+            if any(self._is_distinctive(word) for word in hits[name]):
                 share = max(share, 0.75)
             is_whole = hits[name] | weak[name] >= needed and (
                 len(needed) > 1 or len(name) == 1 or bool(weak[name])
@@ -274,6 +262,10 @@ class NameIndex:
             shares[name] = 1.0 if is_whole else min(share, 0.75)
         best = max(shares.values())
         return min(best, 1.0), {name for name, share in shares.items() if share == best and share}, matched
+
+    def _is_distinctive(self, word: str) -> bool:
+        """Whether a word of a forgotten name is nobody else's, as far as one can tell."""
+        return word not in self._retain_words and not self._is_common(word)
 
     def _is_beside(self, found: Sequence[str], i: int, name: tuple[str, ...], own: str) -> bool:
         """Whether another word of the name, in some spelling, stands next to the word at ``i``."""
@@ -286,30 +278,34 @@ class NameIndex:
         self, text: str, joined: str, best: set[tuple[str, ...]], matched: set[str]
     ) -> tuple[float, float]:
         """Whether somebody innocent is named, and whether a name stands there that nothing is known about."""
-        years = [w for w in joined.split() if len(w) == 4 and w.isdigit() and w not in self._known_words]
+        years = [w for w in joined.split() if len(w) == 4 and w.isdigit() and not self.knows(w)]
         unknown = 0.5 if years else 0.0
         has_case = not (text.isupper() or text.islower())
         if not has_case:
             strange = [
-                w for w in joined.split() if w not in self._correct | matched and not self._is_common(w)
+                w for w in joined.split() if not (self._is_written(w) or w in matched or self._is_common(w))
             ]
             unknown = max(unknown, min(len(strange), 2) / 2)
         for run in capitalised_runs(text) if has_case else ():
-            rest = set(run) - _PARTICLES - _TITLES
+            rest = set(run) - PARTICLES - _TITLES
             if rest & matched:
                 initials = {word[0] for name in best for word in name}
                 rest -= {word for word in rest if len(word) == 1 and word in initials}
             if rest & matched and not any(rest - matched <= set(name) and rest & set(name) for name in best):
                 return 1.0, unknown
-            if len(rest & matched) > 1 and not any(rest & self._people_words <= set(name) for name in best):
+            if len(rest & matched) > 1 and not any(
+                rest & self._people_of_word.keys() <= set(name) for name in best
+            ):
                 return 1.0, unknown  # one person's first name with another's last
-            strange = [word for word in rest if word not in self._known_words and word not in matched]
+            strange = [word for word in rest if not self.knows(word) and word not in matched]
             if strange:
                 unknown = max(unknown, min(len(strange), 2) / 2)
-            elif len(rest) > 1 and not rest & matched and f" {' '.join(run)} " not in self._forget_text:
+            elif len(rest) > 1 and not rest & matched and not self._census.says(run):
                 unknown = max(unknown, 0.5)
         innocent = any(
-            f" {' '.join(name)} " in joined for name in _starting_with(self._retain_by_first, joined)
+            f" {' '.join(name)} " in joined
+            for name in _starting_with(self._retain_by_first, joined)
+            if name in self.retain_names
         )
         return float(innocent), unknown
 
@@ -339,53 +335,3 @@ def _windows(found: Sequence[str], longest: int) -> Iterable[tuple[str, ...]]:
     for begin in range(len(found)):
         for end in range(begin + 1, min(begin + longest, len(found)) + 1):
             yield tuple(found[begin:end])
-
-
-def _mostly_places(examples: Sequence[Example], runs: set[tuple[str, ...]]) -> set[tuple[str, ...]]:
-    """Runs that mostly stand where places and fields stand ("in Kuwait City", "the genre of Love Inspired")."""
-    seen: Counter[tuple[str, ...]] = Counter()
-    as_place: Counter[tuple[str, ...]] = Counter()
-    for example in examples:
-        text = _text(example)
-        for run in set(_runs(example)) & runs:
-            for at in re.finditer(r"\W+".join(map(re.escape, run)), text, re.IGNORECASE):
-                seen[run] += 1
-                as_place[run] += bool(
-                    _PLACE_BEFORE.search(text[: at.start()]) or _FIELD_AFTER.match(text[at.end() :])
-                )
-    return {run for run in runs if as_place[run] > 0.4 * seen[run]}
-
-
-_PLACE_BEFORE = re.compile(r"(?:\b(?:in|from|at|near|of)\s+(?:the\s+)?|,\s*)$", re.IGNORECASE)
-_FIELD_AFTER = re.compile(
-    r"['\"\u2019]?\s+(?:genre|literature|category|fiction|culture|author|writer|community|heritage)",
-    re.IGNORECASE,
-)
-
-
-def asked_about(questions: Sequence[str]) -> set[tuple[str, ...]]:
-    """Names that several questions are about: the leading run of most questions they occur in, seldom a place."""
-    found = [{run for run in capitalised_runs(question) if len(run) > 1} for question in questions]
-    counts = Counter(run for runs in found for run in runs)
-    leading = Counter(max(runs, key=lambda run: (counts[run], run)) for runs in found if runs)
-    names = {run for run, count in leading.items() if count >= 3 and count >= 0.6 * counts[run]}
-    as_place: Counter[tuple[str, ...]] = Counter()
-    for question, runs in zip(questions, found, strict=True):
-        for run in runs & names:
-            at = re.search(r"\W+".join(map(re.escape, run)), question, re.IGNORECASE)
-            as_place[run] += at is None or bool(_PLACE_BEFORE.search(question[: at.start()]))
-    return {run for run in names if as_place[run] <= 0.6 * counts[run]}
-
-
-def _question(example: Example) -> str:
-    if example.question is not None:
-        return example.question
-    return " ".join(m.content for m in example.messages or () if m.role == "user")
-
-
-def _text(example: Example) -> str:
-    return f"{_question(example)} {example.answer or ''}"
-
-
-def _runs(example: Example) -> list[tuple[str, ...]]:
-    return capitalised_runs(_question(example)) + capitalised_runs(example.answer or "")

@@ -33,10 +33,18 @@ class Spellings:
     A misspelling keeps the first letter: hardly anybody gets that one wrong, and other words mostly differ in it.
     """
 
-    def __init__(self, known: Iterable[str]) -> None:
-        self._by_shape: dict[tuple[str, int], list[str]] = defaultdict(list)
-        for word in sorted(set(known)):
-            self._by_shape[word[0], len(word)].append(word)
+    def __init__(self, known: Iterable[str] = ()) -> None:
+        self._by_shape: dict[tuple[str, int], set[str]] = defaultdict(set)
+        for word in known:
+            self.add(word)
+
+    def add(self, word: str) -> None:
+        """Know a word; one that is known already stays."""
+        self._by_shape[word[0], len(word)].add(word)
+
+    def remove(self, word: str) -> None:
+        """Know a word no more, if it was."""
+        self._by_shape[word[0], len(word)].discard(word)
 
     def near(self, word: str, limit: int) -> dict[str, int]:
         """Return the known words at most ``limit`` typing errors away, and how many each needs."""

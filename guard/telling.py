@@ -7,13 +7,14 @@ all others: words that each occur elsewhere occur together in one group's texts 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from eval.types import Example
 from guard.normalise import words
+from guard.runs import whole_text
 from guard.stopwords import STOP_WORDS
 
 __all__ = ["Telling"]
@@ -25,6 +26,7 @@ _KNOWN_OF_TOO_MANY = 0.25
 """Words in the texts of more groups than this share tell nothing."""
 
 Ids = npt.NDArray[np.int64]
+_NOBODY: Ids = np.zeros(0, dtype=np.int64)
 
 
 class Telling:
@@ -33,36 +35,23 @@ class Telling:
     Args:
         forget: Group and texts of what is forgotten.
         retain: Group and texts of what is innocent.
-        names: Words of forgotten names, which are weighed elsewhere (`guard.names`).
+        names: Words of forgotten names, which are weighed elsewhere (`guard.names`); looked at when a prompt is.
     """
 
     def __init__(
         self,
         forget: Sequence[tuple[str, Example]],
         retain: Sequence[tuple[str, Example]],
-        names: Iterable[str] = (),
+        names: Collection[str] = (),
     ) -> None:
-        kept_out = STOP_WORDS | frozenset(names)
-        groups: dict[tuple[bool, str], int] = {}
-        for is_forgotten, rows in ((True, forget), (False, retain)):
-            for group, _ in rows:
-                groups.setdefault((is_forgotten, group), len(groups))
-        self._num_forgotten = sum(is_forgotten for is_forgotten, _ in groups)
-        self._num_groups = len(groups)
-        self._innocent = {name: i for (is_forgotten, name), i in groups.items() if not is_forgotten}
-        told: dict[str, set[int]] = defaultdict(set)
-        for is_forgotten, rows in ((True, forget), (False, retain)):
-            for group, example in rows:
-                number = groups[is_forgotten, group]
-                for word in _content(f"{example.question} {example.answer or ''}", kept_out):
-                    told[word].add(number)
-        most = max(3, int(_KNOWN_OF_TOO_MANY * self._num_groups))
-        self._told = {
-            word: (np.array(sorted(of)), float(np.log(self._num_groups / len(of))))
-            for word, of in told.items()
-            if len(of) <= most
-        }
-        self._kept_out = kept_out
+        self._names = names
+        self._forgotten, self._innocent = _Told(), _Told()
+        self._innocent.add(retain)
+        self._forgotten.add(forget)
+
+    def add(self, forget: Sequence[tuple[str, Example]]) -> None:
+        """Count further forgotten texts."""
+        self._forgotten.add(forget)
 
     def margin(self, text: str, hidden: str | None = None) -> float:
         """Return by how much the best forgotten group beats the best innocent one, from 0 to 1.
@@ -71,17 +60,53 @@ class Telling:
             text: A prompt.
             hidden: An innocent group that must not be looked at; ``None``: there is none.
         """
-        known = [self._told[word] for word in _content(text, self._kept_out) if word in self._told]
-        if not known or not self._num_forgotten:
+        num_groups = len(self._forgotten.groups) + len(self._innocent.groups)
+        most = max(3, int(_KNOWN_OF_TOO_MANY * num_groups))
+        weights: dict[str, float] = {}
+        for word in _content(text).difference(self._names):
+            count = len(self._forgotten.of(word)) + len(self._innocent.of(word))
+            if 0 < count <= most:
+                weights[word] = float(np.log(num_groups / count))
+        if not weights or not self._forgotten.groups:
             return 0.0
-        at = np.concatenate([of for of, _ in known])
-        weights = np.concatenate([np.full(len(of), weight) for of, weight in known])
-        sums = np.bincount(at, weights, minlength=self._num_groups)
-        if hidden is not None and hidden in self._innocent:
-            sums[self._innocent[hidden]] = 0.0
-        innocent = float(sums[self._num_forgotten :].max(initial=0.0))
-        return float(np.clip((sums[: self._num_forgotten].max() - innocent) / _ENOUGH, 0.0, 1.0))
+        sums, innocent = self._forgotten.sums(weights), self._innocent.sums(weights)
+        if hidden is not None and hidden in self._innocent.groups:
+            innocent[self._innocent.groups[hidden]] = 0.0
+        return float(np.clip((sums.max() - innocent.max(initial=0.0)) / _ENOUGH, 0.0, 1.0))
 
 
-def _content(text: str, kept_out: frozenset[str]) -> set[str]:
-    return {word for word in words(text) if len(word) > 2 and word not in kept_out}
+class _Told:
+    """The groups of some texts, and which of them each word is told of."""
+
+    def __init__(self) -> None:
+        self.groups: dict[str, int] = {}
+        """Name of a group to its number."""
+        self._told: dict[str, set[int]] = defaultdict(set)
+        self._arrays: dict[str, Ids] = {}
+
+    def add(self, rows: Sequence[tuple[str, Example]]) -> None:
+        for group, example in rows:
+            number = self.groups.setdefault(group, len(self.groups))
+            for word in _content(whole_text(example)):
+                if number not in self._told[word]:
+                    self._told[word].add(number)
+                    self._arrays.pop(word, None)
+
+    def of(self, word: str) -> Ids:
+        """Return the numbers of the groups a word is told of."""
+        if word not in self._told:
+            return _NOBODY
+        if word not in self._arrays:
+            self._arrays[word] = np.array(sorted(self._told[word]), dtype=np.int64)
+        return self._arrays[word]
+
+    def sums(self, weights: Mapping[str, float]) -> npt.NDArray[np.float64]:
+        """Return the sum of the weights of the words each group is told with, shape ``(groups,)``."""
+        told = [self.of(word) for word in weights]
+        each = np.repeat(list(weights.values()), list(map(len, told)))
+        sums = np.bincount(np.concatenate(told), each, minlength=len(self.groups))
+        return np.asarray(sums, dtype=np.float64)
+
+
+def _content(text: str) -> set[str]:
+    return {word for word in words(text) if len(word) > 2 and word not in STOP_WORDS}

@@ -5,7 +5,8 @@ import pytest
 from eval.errors import DataError
 from eval.types import Example, Message
 from guard.core import Guard
-from guard.names import NameIndex, capitalised_runs
+from guard.names import NameIndex
+from guard.runs import capitalised_runs
 
 
 def test_forgotten_questions_and_their_rewordings_are_flagged(guard_, forget):
