@@ -71,6 +71,8 @@ class CompareConfig(BenchmarkConfig, ModelConfig):
     max_new_tokens: int | None = Field(default=None, ge=1)
     output_dir: Path | None = None
     set: list[str] = Field(default_factory=list)
+    located: dict[str, str] = Field(default_factory=dict)
+    """Written into a run's config.yaml: where the relative paths above led (`unlearn.located`)."""
 
 
 class PrepareConfig(BenchmarkConfig, ModelConfig):

@@ -15,6 +15,7 @@ from eval.artifacts import read_json, writable_dir, write_json
 from eval.errors import ArtifactError, ConfigError
 from eval.report import BenchmarkInfo, RunInfo, Section
 from eval.types import Progress
+from unlearn.located import is_same
 
 if TYPE_CHECKING:
     from eval.data import Benchmark
@@ -98,7 +99,7 @@ def refuse_other_run(directory: Path, config: Mapping[str, Any]) -> None:
     path = directory / "config.yaml"
     before = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
     for name in ("benchmark", "model"):
-        if isinstance(before, dict) and name in config and before.get(name, config[name]) != config[name]:
+        if isinstance(before, dict) and name in config and not is_same(name, before, config):
             raise ConfigError(
                 f"{directory} holds a run with {name} {before[name]!r}, and this one has {config[name]!r}; "
                 "choose another --output-dir, or remove that folder."

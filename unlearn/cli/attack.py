@@ -61,8 +61,8 @@ def command(
         return
     from eval.errors import ConfigError
     from unlearn.attacking import DEFAULT_ATTACKS, AttackSettings, attack
-    from unlearn.cli.compare import prepared_models
-    from unlearn.cli.options import make_benchmark, print_report, quiet_libraries, showing_progress
+    from unlearn.cli.compare import located_benchmark, prepared_models
+    from unlearn.cli.options import print_report, quiet_libraries, showing_progress
     from unlearn.config import CompareConfig, build
     from unlearn.methods import parse_overrides
 
@@ -72,7 +72,7 @@ def command(
             "runs/world-forget05."
         )
     config = build(CompareConfig, run / "config.yaml", {})
-    benchmark = make_benchmark(config)
+    benchmark = located_benchmark(config)
     of_run = config.methods if isinstance(config.methods, list) else (config.methods or "").split(",")
     settings = AttackSettings(
         attacks=_names(attacks) or DEFAULT_ATTACKS,

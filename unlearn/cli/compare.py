@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from eval.models import LanguageModel
     from eval.types import Progress
 
-__all__ = ["command", "prepared_models"]
+__all__ = ["command", "located_benchmark", "prepared_models"]
 
 
 @click.command("compare")
@@ -63,8 +63,9 @@ def command(context: click.Context, /, as_json: bool, **_: object) -> None:
     unlearn compare --methods ga,npo --eval-every 10    forgetting and utility against steps
     unlearn compare --set npo.beta=0.2 --set npo.learning_rate=1e-4
     """
-    from unlearn.cli.options import make_benchmark, print_report, quiet_libraries, showing_progress
+    from unlearn.cli.options import print_report, quiet_libraries, showing_progress
     from unlearn.comparison import CompareSettings, compare_prepared, refuse_launcher
+    from unlearn.located import locate, relocated
     from unlearn.methods import make_method, parse_overrides
     from unlearn.runs import slug
 
@@ -77,12 +78,12 @@ def command(context: click.Context, /, as_json: bool, **_: object) -> None:
         seed=config.seed,
         seeds=config.seeds,
         max_new_tokens=config.max_new_tokens,
-        reference=_reference(config.reference),
+        reference=_reference(relocated(config).reference),
         eval_every=config.eval_every,
     )
     for name in methods:
         make_method(name, settings.overrides[name])
-    benchmark = make_benchmark(config)
+    benchmark = located_benchmark(config)
     name = slug(config.benchmark) if config.model == "scratch" else slug(f"{config.benchmark}-{config.model}")
     output_dir = config.output_dir or Path("runs") / name
     quiet_libraries()
@@ -95,7 +96,7 @@ def command(context: click.Context, /, as_json: bool, **_: object) -> None:
             settings,
             output_dir,
             taught=taught,
-            config={**config.model_dump(mode="json"), "methods": list(methods)},
+            config={**config.model_dump(mode="json"), "methods": list(methods), "located": locate(config)},
             progress=progress,
         )
     print_report(report, as_json, output_dir)
@@ -119,13 +120,25 @@ def _reference(path: Path | None) -> Any:
     return read_log(path, prefer=("oracle", "model"))
 
 
+def located_benchmark(config: CompareConfig) -> Benchmark:
+    """Load the benchmark from where its files are; it keeps the name it was given, which results go by."""
+    from dataclasses import replace
+
+    from unlearn.cli.options import make_benchmark
+    from unlearn.located import relocated
+
+    return replace(make_benchmark(relocated(config)), name=config.benchmark)
+
+
 def prepared_models(
     config: CompareConfig, benchmark: Benchmark, output_dir: Path, progress: Progress
 ) -> tuple[LanguageModel, LanguageModel | None, dict[str, float]]:
     """Return target, oracle and how long teaching them took: trained from nothing for ``scratch``, else loaded."""
     from eval.artifacts import writable_dir
     from unlearn.cli.options import load_model
+    from unlearn.located import relocated
 
+    config = relocated(config)
     writable_dir(output_dir)
     if config.is_scratch:
         from unlearn.cli.prepare import prepare_scratch
