@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
@@ -10,7 +12,7 @@ from eval.errors import ConfigError, UnknownNameError
 from eval.registry import Registry
 from eval.types import UnlearningMethod
 
-__all__ = ["DEFAULT_METHODS", "Factory", "make_method", "method_names", "parse_overrides"]
+__all__ = ["DEFAULT_METHODS", "Factory", "make_method", "method_names", "parse_overrides", "preload"]
 
 Factory: TypeAlias = Callable[[Mapping[str, Any]], UnlearningMethod]
 """Builds a method from a user's overrides of its settings."""
@@ -26,6 +28,13 @@ _PACKAGES: Registry[Mapping[str, Factory]] = Registry(
         "guard": "guard.method:METHODS",
     },
 )
+
+_WHEN_RUN = {
+    "finetune_baselines": ("finetune_baselines.run", "peft"),
+    "grun": ("finetune_baselines.run", "grun.training", "grun.intervention"),
+    "guard": ("faiss", "sentence_transformers"),
+}
+"""Large modules that each package imports when a method of it runs."""
 
 _EXPONENT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+")
 """Numbers such as 1e-4, which YAML 1.1 reads as text."""
@@ -56,6 +65,16 @@ def make_method(name: str, overrides: Mapping[str, Any] | None = None) -> Unlear
     if name not in factories:
         raise UnknownNameError("method", name, factories)
     return factories[name](dict(overrides or {}))
+
+
+def preload(method: UnlearningMethod) -> None:
+    """Import what the methods of a package import when the first of them runs.
+
+    Neither seconds nor memory of it are the method's own: they depend on which one comes first.
+    """
+    for module in _WHEN_RUN.get(type(method).__module__.partition(".")[0], ()):
+        with contextlib.suppress(ImportError):  # whoever needs it says what is missing
+            importlib.import_module(module)
 
 
 def parse_overrides(pairs: Sequence[str], methods: Sequence[str]) -> dict[str, dict[str, Any]]:

@@ -15,6 +15,7 @@ from eval.report.open_unlearning import EvalLog, read_log
 from finetune_baselines.monitoring import monitoring
 from unlearn.dynamics import dynamics_monitor, seconds_measuring
 from unlearn.measure import Measure
+from unlearn.methods import preload
 from unlearn.runs import (
     TRAINED,
     Finished,
@@ -169,6 +170,7 @@ class Stages:
         directory = start_stage(self.directory / stage, fingerprint([key, version("unlearn-toolkit")]))
         (directory / TRAINED).unlink(missing_ok=True)
         self._say(f"{stage}: unlearning")
+        preload(method)
         with Measure() as cost, monitoring(self.monitor):
             lm = method.unlearn(
                 self.target,

@@ -58,7 +58,7 @@ def command(context: click.Context, /, method: str, as_json: bool, **_: object) 
     from unlearn.cli.prepare import target_model
     from unlearn.dynamics import dynamics_monitor, seconds_measuring
     from unlearn.measure import Measure
-    from unlearn.methods import make_method, parse_overrides
+    from unlearn.methods import make_method, parse_overrides, preload
     from unlearn.runs import locked_run, slug, start_stage
     from unlearn.stages import Examining
 
@@ -85,6 +85,7 @@ def command(context: click.Context, /, method: str, as_json: bool, **_: object) 
         if is_main():
             start_stage(directory, key)
         wait()
+        preload(built)
         with Measure() as cost, monitoring(monitor):
             made = built.unlearn(lm, benchmark.data, directory, seed=config.seed, progress=progress)
         if not is_main():
