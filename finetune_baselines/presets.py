@@ -3,7 +3,8 @@
 The paper's learning rates move a model of a few million parameters by next to nothing. ``scratch`` was tuned on the
 embedded benchmark's world seeds 1 and 2, where target and oracle are small models trained from nothing, over a
 handful of values each: towards settings that keep 95 % of the target's utility and, among those, come near the oracle
-in forget quality and leaks. Not every method reached that, ascent, NPO and FLAT through adapters least of all.
+in forget quality and leaks. Not every method reached that: ascent and NPO through adapters least of all, and random
+matching and AGAD. FLAT, CE-U and UNDIAL, published without a retain term, get one here (`retain_weight`).
 Results are reported on seed 0. What a method changes of it stands with its recipe (`Recipe.scratch`,
 `Recipe.scratch_lora`).
 """

@@ -11,11 +11,13 @@ __all__ = ["RECIPES"]
 RECIPES = (
     Recipe(
         name="ce-u",
-        summary="Trains towards the model's own distribution with the gold token taken out; forget data alone",
+        summary="Trains towards the model's own distribution with the gold token taken out; forget data alone as "
+        "published, small models keep the retain answers too",
         paper="arXiv:2503.01224",
-        terms=(forget("ce-u"),),
-        scratch={"learning_rate": 2e-4, "epochs": 3},
-        scratch_lora={"epochs": 10},
+        terms=(forget("ce-u"), retain("ce", weight=0.0)),
+        # From forget data alone, a small model loses the rest with what it should forget.
+        scratch={"epochs": 8, "retain_weight": 2.0},
+        scratch_lora={"learning_rate": 3e-3, "epochs": 12},
     ),
     Recipe(
         name="pdu",

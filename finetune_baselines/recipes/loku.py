@@ -19,7 +19,7 @@ RECIPES = (
         paper_lora=LoraSettings(rank=32, alpha=64.0),
         paper_lora_learning_rate=1e-4,
         scratch={"retain_per_forget": 2},
-        scratch_lora={"learning_rate": 1e-3, "epochs": 20, "rank": 16, "alpha": 32.0},
+        scratch_lora={"learning_rate": 1e-3, "epochs": 20, "rank": 16, "alpha": 32.0, "retain_weight": 1.5},
     ),
 )
 """The recipes of this family."""

@@ -41,21 +41,42 @@ RECIPES = (
     *(
         Recipe(
             name=f"flat-{divergence}",
-            summary=f"Forget data alone: widens the {words} between refusals and forget answers",
+            summary=f"Widens the {words} between refusals and forget answers; forget data alone as published, small "
+            "models keep the retain answers too",
             paper="arXiv:2410.11143",
-            terms=(forget("flat", other="refusal"),),
+            terms=(forget("flat", other="refusal"), retain("ce", weight=0.0)),
             options={"divergence": divergence},
             paper_settings=TrainSettings(epochs=5, batch_size=64, accumulation=4),
             paper_lora=LoraSettings(rank=8, alpha=32.0, dropout=0.05),
-            # No retain term holds the rest in place: longer or larger steps ruin the model on some draws of the world.
-            scratch={"learning_rate": rate, "epochs": 3},
-            scratch_lora={"learning_rate": 1e-3, "epochs": 5, "rank": 64, "alpha": 64.0},
+            # From forget data alone the same steps do nothing on one draw of the world and ruin the model on another.
+            scratch={"retain_per_forget": 2, **scratch},
+            scratch_lora={"rank": 16, "alpha": 32.0, **scratch_lora},
         )
-        for divergence, words, rate in (
-            ("tv", "total variation", 5.5e-4),
-            ("kl", "KL divergence", 5e-4),
-            ("js", "Jensen-Shannon divergence", 5e-4),
-            ("pearson", "Pearson divergence", 5e-4),
+        for divergence, words, scratch, scratch_lora in (
+            (
+                "tv",
+                "total variation",
+                {"retain_weight": 0.25, "epochs": 8},
+                {"retain_weight": 0.3, "epochs": 10, "learning_rate": 3e-3},
+            ),
+            (
+                "kl",
+                "KL divergence",
+                {"retain_weight": 0.3, "epochs": 7},
+                {"retain_weight": 0.5, "epochs": 10, "learning_rate": 2.5e-3},
+            ),
+            (
+                "js",
+                "Jensen-Shannon divergence",
+                {"retain_weight": 0.3, "epochs": 6},
+                {"retain_weight": 0.5, "epochs": 10, "learning_rate": 2.5e-3},
+            ),
+            (
+                "pearson",
+                "Pearson divergence",
+                {"retain_weight": 0.7, "epochs": 7, "learning_rate": 8e-4},
+                {"retain_weight": 0.7, "epochs": 9, "learning_rate": 2.5e-3},
+            ),
         )
     ),
 )

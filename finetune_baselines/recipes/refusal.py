@@ -15,8 +15,8 @@ RECIPES = (
         terms=(forget("ce", on="refusal"), retain("ce")),
         extras=(IdkReduction,),
         objective="concat",
-        scratch={"learning_rate": 7e-4, "epochs": 6, "retain_per_forget": 2},
-        scratch_lora={"learning_rate": 1.5e-3, "epochs": 10},
+        scratch={"learning_rate": 5e-4, "epochs": 8, "retain_per_forget": 4, "retain_weight": 2.0},
+        scratch_lora={"learning_rate": 1e-3, "epochs": 12},
     ),
     Recipe(
         name="rm",
@@ -24,8 +24,8 @@ RECIPES = (
         paper="arXiv:2310.10683",
         terms=(forget("ce", on="random"), retain("ce")),
         extras=(RandomMatching,),
-        scratch={"epochs": 12, "retain_per_forget": 2},
-        scratch_lora={"learning_rate": 1.5e-3, "epochs": 10},
+        scratch={"epochs": 8, "retain_per_forget": 4, "retain_weight": 4.0},
+        scratch_lora={"learning_rate": 1.5e-3, "epochs": 10, "retain_per_forget": 2, "retain_weight": 1.0},
     ),
 )
 """The recipes of this family."""

@@ -1,5 +1,6 @@
 """Every recipe's terms on one batch: what they are at the start model, what may not change them, what they need."""
 
+import json
 import math
 from dataclasses import fields, replace
 
@@ -12,6 +13,7 @@ from eval.types import UnlearningData
 from finetune_baselines import RECIPES, TrainSettings, train
 from finetune_baselines.batches import collate_pairs, encode_rows
 from finetune_baselines.blocks import captured
+from finetune_baselines.configuration import configure
 from finetune_baselines.forget_answers import ANSWERS
 from finetune_baselines.losses import rmu_direction
 from finetune_baselines.objective import RecipeObjective, new_objective
@@ -322,6 +324,31 @@ def _options(term):
 def test_a_missing_retain_set_is_named(tiny_lm, examples, name):
     with pytest.raises(DataError, match=f"{name} .*needs retain rows"):
         train(tiny_lm, name, forget=examples[:4], alternates={str(i): ("x",) for i in range(4)})
+
+
+ALONE = ("flat-tv", "flat-kl", "flat-js", "flat-pearson", "ce-u", "undial")
+"""Published without a retain term; small models get one (see `finetune_baselines.presets`)."""
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_what_is_published_on_forget_data_alone_runs_on_it(tiny_lm, examples, name, tmp_path):
+    published = configure(name, {"preset": "paper"}, num_parameters=0).recipe
+    assert not published.uses_retain
+    small = configure(name, {}, num_parameters=0).recipe
+    assert small.uses_retain
+    assert small.tunables["retain_weight"] > 0
+
+    with pytest.raises(DataError, match=f"{name} .*needs retain rows"):
+        train(tiny_lm, name, forget=examples[:2])
+    train(
+        tiny_lm,
+        name,
+        forget=examples[:2],
+        overrides={"retain_weight": 0.0, "epochs": 1},
+        output_dir=tmp_path,
+    )
+    (line,) = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert list(json.loads(line)["terms"]) == [published.active[0].label]
 
 
 def test_missing_alternates_are_named(tiny_lm, examples):
