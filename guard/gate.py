@@ -172,7 +172,7 @@ class RareWords:
 
     def share(self, text: str, groups: Sequence[str]) -> float:
         """How many rare words of the best of ``groups`` a text has, from 0 to 1 (three or more)."""
-        found = set(words(text)).difference(self._names)
+        found = {w for w in words(text) if w not in self._names}
         best = max((len(found & self._by_group.get(group, set())) for group in groups), default=0)
         return min(best, _RARE_WORDS_FOR_ONE) / _RARE_WORDS_FOR_ONE
 

@@ -30,8 +30,8 @@ from guard.store import Entry, Store
 
 __all__ = ["teach"]
 
-_MAX_ENTRIES = 2000
-"""Stored questions taught as they are; of larger stores a sample."""
+_MAX_ENTRIES = 500
+"""Stored questions taught as they are; of larger stores a sample, so that adding to them costs no more."""
 
 
 @dataclass
@@ -106,10 +106,10 @@ def _positives(store: Store, lexicon: Lexicon, settings: GuardSettings, rng: np.
         ):  # else said of many
             lesson.add(text, entry.group)
     people = sorted(lexicon.names.people)
-    for i in (rng.permutation(max(len(people), settings.max_rewordings // 3)) % max(len(people), 1)).tolist():
-        if people:
-            name = " ".join(word.capitalize() for word in people[i])
-            lesson.add(about_person(name, rng), lexicon.names.groups_of(people[i])[0])
+    order = rng.permutation(max(len(people), settings.max_rewordings // 3)) % max(len(people), 1)
+    for i in order[: settings.max_rewordings].tolist() if people else ():
+        name = " ".join(word.capitalize() for word in people[i])
+        lesson.add(about_person(name, rng), lexicon.names.groups_of(people[i])[0])
     titles = sorted(lexicon.names.titles)
     for i in rng.permutation(len(titles))[: settings.max_rewordings // 4].tolist():
         title = " ".join(word.capitalize() for word in titles[i])

@@ -63,7 +63,7 @@ class Telling:
         num_groups = len(self._forgotten.groups) + len(self._innocent.groups)
         most = max(3, int(_KNOWN_OF_TOO_MANY * num_groups))
         weights: dict[str, float] = {}
-        for word in _content(text).difference(self._names):
+        for word in (w for w in _content(text) if w not in self._names):
             count = len(self._forgotten.of(word)) + len(self._innocent.of(word))
             if 0 < count <= most:
                 weights[word] = float(np.log(num_groups / count))
