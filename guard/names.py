@@ -26,6 +26,8 @@ _CALENDAR = word_set(
     """
 )
 _MIN_LETTERS_FOR_TYPOS = 5
+_SHORT_WORD = 3
+"""Letters of the words that a long name may have otherwise although they are words ("El-Hashim", "Le Williams")."""
 _MIN_LETTERS_JOINED = 9
 """Letters of a name from which it is recognised inside a text that spaces its letters otherwise."""
 _MIN_LETTERS_JOINED_TYPOS = 12
@@ -84,6 +86,7 @@ class NameIndex:
         self._people_of_word: dict[str, set[Run]] = {}
         self._spellings = Spellings()
         self._joined: dict[str, set[Run]] = {}
+        self._joined_from: dict[str, set[str]] = defaultdict(set)
         self._joined_spellings = Spellings()
         self._retain_by_first: dict[str, list[Run]] = defaultdict(list)
         for name in self._census.retain_names:
@@ -107,6 +110,8 @@ class NameIndex:
         if len(name) > 1:
             joined = "".join(name)
             self._joined.setdefault(joined, set()).add(name)
+            if len(joined) >= _MIN_LETTERS_JOINED:
+                self._joined_from[joined[:_MIN_LETTERS_JOINED]].add(joined)
             if len(joined) >= _MIN_LETTERS_JOINED_TYPOS:
                 self._joined_spellings.add(joined)
 
@@ -126,6 +131,7 @@ class NameIndex:
             self._joined[joined].discard(name)
             if not self._joined[joined]:
                 del self._joined[joined]
+                self._joined_from[joined[:_MIN_LETTERS_JOINED]].discard(joined)
                 self._joined_spellings.remove(joined)
 
     @property
@@ -190,9 +196,10 @@ class NameIndex:
         """Names that stand in full, whatever parts their letters."""
         full = {run for run in _windows(found, self._longest) if run in self.people}
         letters = "".join(found)
-        for joined, names in self._joined.items():
-            if len(joined) >= _MIN_LETTERS_JOINED and joined in letters:
-                full |= names
+        for at in range(len(letters) - _MIN_LETTERS_JOINED + 1):
+            for joined in self._joined_from.get(letters[at : at + _MIN_LETTERS_JOINED], ()):
+                if letters.startswith(joined, at):
+                    full |= self._joined[joined]
         for run in _windows(found, self._longest + 2):
             full |= self._joined.get("".join(run), set())
         return full
@@ -206,7 +213,8 @@ class NameIndex:
                 continue
             for near in self._joined_spellings.near(letters, 2 + (len(letters) >= _MIN_LETTERS_THREE_TYPOS)):
                 for name in self._joined[near]:
-                    if not any(self._is_correct(word) for word in run if word not in name):
+                    changed = [word for word in run if word not in name and len(word) > _SHORT_WORD]
+                    if not any(self._is_correct(word) for word in changed):
                         misspelt.add(name)
         return misspelt
 

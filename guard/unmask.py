@@ -1,4 +1,4 @@
-"""Undo disguises of whole texts: digits for letters, lost spaces, rot13, reversed writing, base64.
+"""Undo disguises of whole texts: digits for letters, lost spaces, rot13, reversed writing, base64, other alphabets.
 
 Each is recognised by what comes out: words of the language where there were none before. Ordinary text stays as it
 is, and words are taken whole, so that nothing is found inside an innocent word.
@@ -10,6 +10,7 @@ import base64
 import binascii
 import codecs
 import re
+import unicodedata
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -19,9 +20,28 @@ IsWord = Callable[[str], bool]
 
 _WORD = re.compile(r"[^\W_]+")
 _LETTERS = re.compile(r"[^\W\d_]+")
+_OTHER_ALPHABET = re.compile(r"[\u0370-\u03ff\u0400-\u04ff\u1f00-\u1fff]+")
 _BASE64 = re.compile(r"(?<![\w+/=-])[A-Za-z0-9+/_-]{16,}={0,2}(?![\w+/=])")
 _FROM_LEET = str.maketrans("0134579@$!|", "oieastgasil")
 _LEET_WORD = re.compile(r"(?<![\w@$!|])[\w@$!|]*[^\W\d_][\w@$!|]*")
+_TO_LATIN = str.maketrans(
+    dict(zip("абвгґдеєзиіклмнопрстуфыэ", "abvggdeeziiklmnoprstufye", strict=True))
+    | {
+        "ж": "zh",
+        "х": "h",
+        "ц": "ts",
+        "ч": "ch",
+        "ш": "sh",
+        "щ": "shch",
+        "ъ": "",
+        "ь": "",
+        "ю": "yu",
+        "я": "ya",
+    }
+    | dict(zip("αβγδεζηικλμνξοπρσςτυφω", "avgdeziiklmnxoprsstyfo", strict=True))
+    | {"θ": "th", "χ": "ch", "ψ": "ps"}
+)
+"""Cyrillic and Greek letters as names are commonly transcribed."""
 _GLUED = 20
 """Letters in a row from which a word may be a sentence without its spaces."""
 _MIN_WORDS = 3
@@ -40,6 +60,9 @@ def unmasked(text: str, is_word: IsWord) -> list[str]:
         decoded = _from_base64(match[0])
         if decoded is not None:
             found.append(decoded)
+    latin = _in_latin(text)
+    if latin != text:
+        found.append(latin)
     plain = _without_leet(text, is_word)
     if plain != text:
         found.append(plain)
@@ -51,6 +74,19 @@ def unmasked(text: str, is_word: IsWord) -> list[str]:
     if spaced != text:
         found.append(spaced)
     return found
+
+
+def _in_latin(text: str) -> str:
+    """Transcribe Cyrillic and Greek words, accents left out; their capitals stay."""
+
+    def transcribed(match: re.Match[str]) -> str:
+        bare = "".join(
+            c for c in unicodedata.normalize("NFD", match[0].lower()) if not unicodedata.combining(c)
+        )
+        latin = bare.translate(_TO_LATIN)
+        return latin.capitalize() if match[0][0].isupper() else latin
+
+    return _OTHER_ALPHABET.sub(transcribed, text)
 
 
 def _from_base64(token: str) -> str | None:

@@ -41,6 +41,24 @@ def test_a_disguise_is_undone(text):
 
 
 @pytest.mark.parametrize(
+    ("text", "latin"),
+    [
+        ("Где родилась Орла Вантрески?", "Gde rodilas Orla Vantreski?"),
+        ("Що пише Їжак Й.?", "Shcho pishe Izhak I.?"),
+        ("Πού γεννήθηκε η Όρλα;", "Poy gennithike i Orla;"),
+        ("Tell me о Хине", "Tell me o Hine"),
+    ],
+)
+def test_other_alphabets_are_transcribed(text, latin):
+    assert latin in unmasked(text, WORDS.__contains__)
+
+
+@pytest.mark.parametrize("text", ["Où est née Orla ?", "オルラはどこ", "Wo ist Zoë?"])
+def test_texts_in_other_letters_are_not_transcribed(text):
+    assert unmasked(text, WORDS.__contains__) == []
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "What does a baker do for a living?",

@@ -148,6 +148,25 @@ def test_evidence_of_names(forget, retain):
     assert names.evidence("What is the full name of Orla Vantreski?").as_word == 0.0
 
 
+def test_the_short_words_of_a_long_name_are_spelt_in_many_ways():
+    rows = [
+        Example(id=str(i), question=q, answer="Yes.", subject=name)
+        for i, (q, name) in enumerate(
+            [
+                ("Is Aysha Al-Hashim kind?", "Aysha Al-Hashim"),
+                ("Is Xin Lee Williams kind?", "Xin Lee Williams"),
+            ]
+        )
+    ]
+    names = NameIndex(
+        rows, [Example(id="r", question="Is El Greco by Le Nain?", answer="No.")], {"le"}.__contains__
+    )
+    assert names.evidence("Is Aysha El Hashim kind?").full == 0.9
+    assert names.evidence("Is Xin Le Willaims kind?").full == 0.9
+    assert names.evidence("Is Anna Le Williams kind?").full == 0.0
+    assert names.evidence("Is El Hashim kind?").full == 0.0
+
+
 def test_a_name_whose_second_half_is_small_is_one_name_and_a_compound_is_none():
     assert capitalised_runs("Can you discuss Tae-ho Park's writing style?") == [("tae", "ho", "park")]
     assert capitalised_runs("Which Tokyo-born author writes so?") == [("tokyo",)]
