@@ -134,6 +134,8 @@ def test_each_sequential_recipe_unlearns_and_its_phases_are_logged(tiny_lm, exam
         }
         if name != "clausen":
             options["max_forget_loss"] = 50.0
+        if name == "ails-agad":
+            options["annealing_fraction"] = 0.25
         tuned = train(tiny_lm, name, forget=examples[:4], retain=retain, parametrization="lora",
                       overrides=options, output_dir=tmp_path / name)  # fmt: skip
         answers = [row.answer for row in examples[:4]]
