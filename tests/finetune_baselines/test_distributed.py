@@ -92,8 +92,7 @@ def _free_port() -> int:
 
 
 def _launcher() -> list[str]:
-    port = f"--master-port={_free_port()}"
-    return [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", port]
+    return [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 
 
 def _run(command, folder, code=0):

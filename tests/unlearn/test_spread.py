@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -31,10 +30,7 @@ def test_one_process_does_everything():
 
 @pytest.mark.slow
 def test_two_processes_find_what_one_finds(project, tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    launcher = ("-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={port}")
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
     one = _evaluate(project, tmp_path / "one")["results"]["model"]
     two = _evaluate(project, tmp_path / "two", *launcher)["results"]["model"]
     assert one.keys() == two.keys()

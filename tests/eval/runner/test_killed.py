@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -63,14 +62,17 @@ def start(
 ) -> subprocess.Popen[str]:
     script = out.parent / "worker.py"
     script.write_text(WORKER)
-    launcher: list[str] = []
-    if processes > 1:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        launcher = ["-m", "torch.distributed.run", f"--nproc-per-node={processes}", f"--master-port={port}"]
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     return subprocess.Popen(
-        [sys.executable, *launcher, str(script), str(model), names, str(out), str(pause)],
+        [
+            sys.executable,
+            *(launcher if processes > 1 else ()),
+            str(script),
+            str(model),
+            names,
+            str(out),
+            str(pause),
+        ],
         env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
