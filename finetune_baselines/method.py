@@ -341,8 +341,10 @@ def _check_data(configuration: Configuration, data: UnlearningData) -> None:
     if not data.forget:
         raise DataError(f"The forget set is empty, so {name} has nothing to unlearn.")
     if configuration.recipe.uses_retain and not data.retain:
+        off = " ".join(f"{use.weight_key}=0" for use in configuration.recipe.active if use.on == "retain")
         raise DataError(
-            f"{name} has a retain term and needs retain rows, but none were given; see `ga` or `npo`."
+            f"{name} has a retain term and needs retain rows, but none were given; give some, set {off}, or see "
+            "`ga` and `npo`, which need none."
         )
     kept = {(_answer(row), row.conversation): row.id for row in data.retain}
     for row in data.forget:
