@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["LABELS", "Examining", "Stages"]
 
 LABELS = {"target": "target (knows everything)", "oracle": "oracle (never saw it)"}
+"""What the given models are called in tables."""
 
 
 @runtime_checkable

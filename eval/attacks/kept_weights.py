@@ -13,6 +13,7 @@ from eval.models.language_model import LanguageModel
 __all__ = ["WEIGHTS", "trained_or_kept"]
 
 WEIGHTS = "weights.safetensors"
+"""File of a folder that holds relearned weights."""
 
 
 def trained_or_kept(
