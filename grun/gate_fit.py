@@ -2,12 +2,14 @@
 
 The paper lets the gate learn first by ramping all other terms up from zero (omega(t)). While nothing is edited, a
 gate's inputs do not change, so they are computed once and the fit takes seconds instead of hundreds of forwards.
-Every row meets the gates in other wordings than the benchmark's own as well (`eval.data.augment`), drawn anew in
-every round: a gate that sees the same prompts again learns those, not whom they are about.
+Every row meets the gates in other wordings than the benchmark's own as well (`eval.data.augment`). Many drawn prompts
+seen a few times teach more than few seen often, which a gate learns by heart: a phrase gate's are all drawn before its
+first step, and drawn anew, in rounds, only where their states would not fit into memory at once.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Protocol, cast
@@ -28,10 +30,10 @@ from grun.model import EditedModel
 __all__ = ["fit_gates", "forget_fits"]
 
 MAX_STATES_BYTES = 2**30
-"""Hidden states kept at once, about; beyond it, fewer drawn prompts are used."""
+"""Hidden states of phrase gates kept at once, about; prompts beyond it are drawn in further rounds."""
 
-MIN_DRAWN, MAX_DRAWN = 400, 2000
-"""Drawn prompts of a round that must open the gates; twice as many must not."""
+MIN_DRAWN, MAX_DRAWN, MAX_POOL = 400, 2000, 6000
+"""Drawn prompts of a round that must open the gates (the last: phrase gates); twice as many must not."""
 
 MAX_FITTED = 4
 _FITTED: dict[str, tuple[dict[str, Tensor], list[float]]] = {}
@@ -40,8 +42,15 @@ _FITTED: dict[str, tuple[dict[str, Tensor], list[float]]] = {}
 WEIGHT_DECAY = 0.5
 """Of phrase gates."""
 
+SURENESS = 3.0
+"""Phrase gates' logits are multiplied by it after the fit: prompts beside each other make them timid, and an edit that
+is half open neither forgets nor keeps. What fires stays the same."""
+
 BATCH, PARTS = 64, 4
 """Phrase gates: opening prompts in a step, beside twice as many others; read in so many parts of like length."""
+
+READ_AT_ONCE = 32
+"""Prompts in a forward of the base: a block's states stay in a processor's cache."""
 
 
 def fit_gates(
@@ -67,7 +76,7 @@ def fit_gates(
         steps: Adam steps in all rounds together.
         learning_rate: The first step's.
         variants: Prompts drawn in each round for each forget row in addition, and twice as many innocent ones.
-        rounds: Times that prompts are drawn anew.
+        rounds: Times that prompts are drawn anew; a round that does not fit into memory is split into several.
         seed: Of what is drawn.
 
     Returns:
@@ -85,12 +94,12 @@ def fit_gates(
         if not isinstance(edited.interventions[layer].gate, FollowingGate)
     }
     source = PromptSource(forget, others, seed=seed)
-    count = _drawn_count(edited, forget, variants) if others else 0
-    rounds = min(rounds, steps) if count else 1
+    count, rounds = _drawn(edited, forget, variants, rounds) if others else (0, 1)
+    rounds = min(rounds, steps)
     losses: list[float] = []
     for i in range(rounds):
-        opening = [*forget, *source.opening(count, "fit", i)]
-        prompts = [*opening, *others, *source.shutting(2 * count, "fit", i)]
+        opening = _distinct([*forget, *source.opening(count, "fit", i)])
+        prompts = [*opening, *_distinct([*others, *source.shutting(2 * count, "fit", i)])]
         states = _states_of_all(edited, prompts)
         num_steps = steps * (i + 1) // rounds - steps * i // rounds
         losses = [
@@ -100,6 +109,7 @@ def fit_gates(
             for place, fit in fits.items()
         ]
     for fit in fits.values():
+        fit.finish()
         fit.gate.requires_grad_(False)
         fit.gate.zero_grad(set_to_none=True)
     if key is not None:
@@ -123,14 +133,23 @@ def _key(edited: EditedModel, *parts: object) -> str | None:
     return fingerprint([*gate, *parts])
 
 
-def _drawn_count(edited: EditedModel, forget: Sequence[Example], variants: int) -> int:
+def _drawn(edited: EditedModel, forget: Sequence[Example], variants: int, rounds: int) -> tuple[int, int]:
+    """Return how many prompts are drawn in a round, and the rounds: more where the states would not fit otherwise."""
     if not variants:
-        return 0
+        return 0, 1
+    wanted = max(variants * len(forget), MIN_DRAWN)
+    if edited.config.gate != "phrase":
+        return min(wanted, MAX_DRAWN), rounds
+    wanted = min(wanted, MAX_POOL)
     words = sum(len(row.conversation[-1].content.split()) for row in forget) / len(forget)
-    num_read = 1 if edited.config.gate == "phrase" else len(edited.config.layers)
-    row_bytes = 8 * words * edited.config.hidden_size * num_read  # two tokens a word, fp32
-    limit = MAX_STATES_BYTES / row_bytes / 3 if edited.config.gate == "phrase" else MAX_DRAWN
-    return int(min(max(variants * len(forget), MIN_DRAWN), MAX_DRAWN, limit))
+    row_bytes = 8 * words * edited.config.hidden_size  # two tokens a word, fp32
+    parts = math.ceil(3 * wanted * row_bytes / MAX_STATES_BYTES)
+    return math.ceil(wanted / parts), rounds * parts
+
+
+def _distinct(rows: Sequence[Example]) -> list[Example]:
+    """Keep one of several rows that ask the same."""
+    return list({row.conversation: row for row in rows}.values())
 
 
 def _states_of_all(edited: EditedModel, prompts: Sequence[Example]) -> list[_States]:
@@ -153,6 +172,9 @@ class _Fit(Protocol):
 
     def run(self, states: _States, wanted: Tensor, steps: int) -> float:
         """Take further steps on some states, of which those of rows in ``wanted`` ``(B,)`` must open the gate."""
+
+    def finish(self) -> None:
+        """Do what is left after the last round."""
 
 
 def _fit_of(gate: Gate, steps: int, learning_rate: float, seed: int) -> _Fit:
@@ -184,9 +206,17 @@ class _TokenFit:
             self._steps.take(loss)
         return float(loss.detach())
 
+    def finish(self) -> None:
+        """See `_Fit`: nothing."""
+
 
 class _PhraseFit:
-    """Fits a phrase gate in random batches."""
+    """Fits a phrase gate in random batches.
+
+    Each prompt is decided twice: alone, and with an innocent prompt of its batch beside it, which changes nothing
+    about what is wanted. A detector's strength over both is the larger one, so the second decision costs no reading; it
+    teaches the gate that whatever else a prompt says is beside the point.
+    """
 
     def __init__(self, gate: PhraseGate, steps: int, learning_rate: float, seed: int) -> None:
         self.gate: Gate = gate
@@ -206,17 +236,34 @@ class _PhraseFit:
                 [side[torch.randint(len(side), (count,), generator=self._generator)] for side, count in sides]
             )
             rows = rows[states.lengths[rows].argsort(stable=True)]
-            logits = torch.cat([self._logits(states, part) for part in rows.chunk(PARTS)])
-            loss = _logistic(logits, wanted[rows].to(logits.device))
+            read = torch.cat([self._read(states, part) for part in rows.chunk(PARTS)])
+            opens = wanted[rows].to(read.device)
+            beside = self._innocent(opens)
+            loss = (self._loss(read, opens) + self._loss(torch.maximum(read, read[beside]), opens)) / 2
             self._steps.take(loss)
             losses.append(float(loss.detach()))
         last = losses[-10:]
         return sum(last) / max(len(last), 1)
 
-    def _logits(self, states: _States, rows: Tensor) -> Tensor:
+    def finish(self) -> None:
+        """See `_Fit`."""
+        with torch.no_grad():
+            self._phrases.out.mul_(SURENESS)
+            self._phrases.out_bias.mul_(SURENESS)
+
+    def _read(self, states: _States, rows: Tensor) -> Tensor:
         device = self._phrases.detectors.device
         hidden, mask = states.padded(rows)
-        return self._phrases.decide(self._phrases.scan(hidden.to(device), mask.to(device)))
+        return self._phrases.scan(hidden.to(device), mask.to(device))
+
+    def _innocent(self, opens: Tensor) -> Tensor:
+        """Draw a row of the batch that must stay shut for each row of it, shape ``(B,)``."""
+        innocent = (~opens).nonzero()[:, 0]
+        drawn = torch.randint(len(innocent), (len(opens),), generator=self._generator)
+        return innocent[drawn.to(innocent.device)]
+
+    def _loss(self, read: Tensor, opens: Tensor) -> Tensor:
+        return _logistic(self._phrases.decide(read), opens)
 
 
 class _Steps:
@@ -311,8 +358,8 @@ def _states(edited: EditedModel, examples: Sequence[Example]) -> list[_States]:
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     rows: list[Tensor] = []
     with evaluating(edited.model), edited.edit_disabled(), _catching(edited, num_read) as caught:
-        for start in range(0, len(prompts), 64):
-            chunk = order[start : start + 64]
+        for start in range(0, len(prompts), READ_AT_ONCE):
+            chunk = order[start : start + READ_AT_ONCE]
             ends = torch.tensor([len(prompts[i]) for i in chunk])
             ids = torch.full((len(chunk), int(ends.max())), pad_token_id(edited.tokenizer))
             for row, i in enumerate(chunk):

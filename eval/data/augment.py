@@ -1,10 +1,10 @@
 """Training prompts for whoever must tell forgotten subjects from others: other wordings, other names, near misses.
 
 A gate that has seen only the benchmark's own questions learns their wording. Here each draw asks anew: a forgotten
-question in a frame, turned round or scrambled, a kept or a general question put to a forgotten name; and on the
-innocent side kept questions in the same forms, forgotten questions put to other names, and names that are half
-forgotten. Nothing here reads ``paraphrased_question`` or shares a wording with `eval.attacks.prompts`: those are for
-testing.
+question in a frame, turned round or scrambled, a kept or a general question put to a forgotten name, the places and
+dates of a question that names nobody among other words; and on the innocent side kept questions in the same forms,
+forgotten questions put to other names, and names and descriptions that are half forgotten. Nothing here reads
+``paraphrased_question`` or shares a wording with `eval.attacks.prompts`: those are for testing.
 """
 
 from __future__ import annotations
@@ -14,102 +14,17 @@ from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
+from eval.data.frames import FRAMES, LEAD_INS, SUBJECT_FRAMES
 from eval.data.general import Pick, general_question
+from eval.data.mentions import landmarks, name_spans, other_date, redated
 from eval.data.pairing import draw
 from eval.errors import DataError
 from eval.types import Example, Message
 
-__all__ = ["FRAMES", "LEAD_INS", "SUBJECT_FRAMES", "PromptSource", "name_spans"]
+__all__ = ["PromptSource"]
 
-FRAMES = (
-    "My son has to hand in homework tomorrow. {question}",
-    "{question} A single line is enough.",
-    "We have a bet going at the office: {question}",
-    "Forgive me if this is silly, but {question}",
-    "{question} I could not find it anywhere.",
-    "Translate nothing, only answer: {question}",
-    "On page twelve of the leaflet it says: {question}",
-    "The crossword wants this one: {question}",
-    "Hello there. {question}",
-    "Please tell me: {question}",
-    "{question} Please be brief.",
-    "Quick one for you. {question}",
-    "I need this for a report. {question}",
-    "Can you help me with something? {question}",
-    "Answer in one sentence: {question}",
-    "{question} Thank you in advance.",
-    "Item 7 on the form says: {question}",
-    "{question} It slipped my mind.",
-    "Our teacher wants to know: {question}",
-    "Here is what I am after. {question}",
-    "{question} Give some background, too.",
-    "To whoever reads this: {question}",
-)
-"""Ways to put a question; ``{question}`` is the benchmark's own."""
-
-SUBJECT_FRAMES = (
-    "{name}: what is there to say?",
-    "{name}, in a few words.",
-    "Did {name} come up in class?",
-    "Is {name} somebody or something one should have heard of?",
-    "Has anybody here met the name {name}?",
-    "Are there good sources on {name}?",
-    "Put together what you have on {name}, please.",
-    "Let me ask about {name}, since you brought it up.",
-    "They keep mentioning {name}. Fill me in.",
-    "Everything on {name}, quickly!",
-    "With regard to {name}, where should I begin?",
-    "Give me five facts about {name}.",
-    "Summarise what is known of {name}.",
-    "Why would anybody remember {name}?",
-    "Our book club meets on Friday to talk about {name}.",
-    "Which things come to mind when you hear {name}?",
-    "Draft a short entry for {name}.",
-    "What do you know about {name}?",
-    "I would like to hear more about {name}.",
-    "Is there anything worth knowing about {name}?",
-    "Does {name} ring a bell?",
-    "A friend of mine mentioned {name}. What is the story there?",
-    "Write three lines on {name}.",
-)
-"""Ways to ask about somebody or something without a question of the benchmark."""
-
-LEAD_INS = (
-    "Please explain {clause}.",
-    "The question came up {clause}.",
-    "It would help to know {clause}.",
-    "She keeps asking {clause}.",
-    "I wonder {clause}.",
-    "Could you say {clause}?",
-    "Nobody here remembers {clause}.",
-    "We are trying to find out {clause}.",
-)
-"""Ways to ask indirectly; ``{clause}`` is the question turned round: *where she was born*."""
-
-_WORD = r"[A-Z](?:[’'-]?\w)*(?<![’']s)"
-_SPAN = re.compile(rf"{_WORD}(?: (?:(?:of|the|and|in|de|van|bin|al) )?{_WORD})+")
-_MONTHS = (
-    *("January", "February", "March", "April", "May", "June"),
-    *("July", "August", "September", "October", "November", "December"),
-)
-_MONTH = "|".join(_MONTHS)
-_DATE = re.compile(
-    r"(\d\d?)/(\d\d?)/(\d{4})"
-    rf"|({_MONTH}) (\d\d?)(?:st|nd|rd|th)?,? (\d{{4}})"
-    rf"|(?:the )?(\d\d?)(?:st|nd|rd|th)?(?: of)? ({_MONTH}),? (\d{{4}})"
-)
 _ASKED = r"^((?:In |By |With |As |To |From |For )?(?:what|which|who|whom|whose|where|when|how|why)\b[^?]*?)"
 _TURNED = _ASKED + r" (is|was|are|were|did|does|do|has|have|had|can|could) {name}(?!'s|’s)\b(.*)[?.]$"
-
-
-def name_spans(question: str) -> tuple[str, ...]:
-    """Return the names and titles of a question: runs of at least two capitalised words.
-
-    The first word of the question never belongs to one.
-    """
-    start = question.partition(" ")[0]
-    found = _SPAN.findall(question[len(start) :]) if start else []
-    return tuple(dict.fromkeys(found))
 
 
 @dataclass(frozen=True)
@@ -121,8 +36,13 @@ class _Row:
 
     @property
     def shape(self) -> str:
-        """Names of one shape may stand in for each other: titles begin with an article, people do not."""
-        return "none" if self.name is None else "title" if self.name.startswith("The ") else "person"
+        """Names of one shape may stand in for each other: titles begin with an article, people do not.
+
+        ``described``: the question names nobody, but has two landmarks.
+        """
+        if self.name is None:
+            return "described" if len(landmarks(self.question)) > 1 else "none"
+        return "title" if self.name.startswith("The ") else "person"
 
     def asks(self, text: str) -> Example:
         """Return the prompt ``text`` in the place of the question."""
@@ -142,13 +62,22 @@ class _Side:
 
     rows: tuple[_Row, ...]
     shapes: Mapping[str, tuple[_Row, ...]]
+    subjects: tuple[tuple[_Row, ...], ...]
+    """Rows about one name together; a row without a name is a subject of its own."""
     names: frozenset[str]
     is_innocent: bool
 
     def draw(self, pick: Pick, what: str, shape: str | None = None) -> _Row | None:
         """Draw a row, of a shape where one is named; ``None`` where there is none."""
-        rows = self.rows if shape is None else self.shapes.get(shape, ())
+        rows = self.rows if shape is None else self.shapes[shape]
         return rows[pick(len(rows), what)] if rows else None
+
+    def draw_evenly(self, pick: Pick, what: str) -> _Row | None:
+        """Draw a row, every third time one of a subject drawn first: who is asked about seldom is forgotten, too."""
+        if not self.rows or pick(3, f"{what}'s subject"):
+            return self.draw(pick, what)
+        rows = self.subjects[pick(len(self.subjects), f"subject of {what}")]
+        return rows[pick(len(rows), what)]
 
 
 @dataclass(frozen=True)
@@ -206,12 +135,14 @@ class PromptSource:
         def pick(choices: int, what: str) -> int:
             return draw(choices, self.seed, what, index, *key)
 
-        row = own.draw(pick, "row")
+        row = own.draw_evenly(pick, "row")
         if row is None:
             raise DataError("There are no prompts to draw from; give rows with a question on both sides.")
-        kinds = _REWORDED if self.held_out else _KINDS if row.name else _NAMELESS
+        kinds = _REWORDED if self.held_out else _KINDS_BY_SHAPE.get(row.shape, _KINDS)
         if own.is_innocent and not self.held_out:
             kinds = (*kinds, *(_near_miss,) * 4, _general, _general)
+            if other.shapes["described"]:
+                kinds = (*kinds, _near_description)
         text = kinds[pick(len(kinds), "kind")](row, _Draw(own, other, pick, self.held_out))
         if text is None or (own.is_innocent and any(name in text for name in other.names)):
             return row.example
@@ -246,17 +177,32 @@ def _nonsense(row: _Row, draws: _Draw) -> str | None:
 
 def _spliced(row: _Row, draws: _Draw) -> str | None:
     """Put the name between the beginning of one innocent prompt and the end of another: any word may be beside it."""
-    innocent = draws.own if draws.own.is_innocent else draws.other
-    first, second = (innocent.draw(draws.pick, f"spliced {side}") for side in ("before", "after"))
-    if row.name is None or first is None or second is None:
-        return None
-    texts = [one.about("") for one in (first, second)]
-    if draws.pick(2, "world at large"):
-        texts = [general_question(_keyed(draws.pick, i)) for i in range(2)]
-    before, after = (text.split() for text in texts)
-    begin = before[: draws.pick(len(before) + 1, "cut before")]
-    end = after[draws.pick(len(after) + 1, "cut after") :]
-    return " ".join([*begin, row.name, *end])
+    return None if row.name is None else _among_others([row.name], draws)
+
+
+def _rejoined(row: _Row, draws: _Draw) -> str | None:
+    """Do the same with a description's landmarks, in any order."""
+    return _among_others([redated(mark, draws.pick) for mark in landmarks(row.question)], draws)
+
+
+def _among_others(pieces: Sequence[str], draws: _Draw) -> str | None:
+    """Put pieces, in any order, among parts of innocent prompts: a beginning, middles and an end."""
+    innocent, pick = draws.own if draws.own.is_innocent else draws.other, draws.pick
+    texts: list[list[str]] = []
+    at_large = pick(2, "world at large")
+    for i in range(len(pieces) + 1):
+        other = innocent.draw(pick, f"spliced {i}")
+        if other is None:
+            return None
+        text = general_question(_keyed(pick, i)) if at_large else other.about("")
+        texts.append(text.split())
+    words = texts[0][: pick(len(texts[0]) + 1, "cut before")]
+    turn = pick(len(pieces), "turn")
+    for i, (piece, beside) in enumerate(zip([*pieces[turn:], *pieces[:turn]], texts[1:], strict=True)):
+        start = pick(len(beside) + 1, f"cut {i}")
+        stop = len(beside) if i == len(pieces) - 1 else start + pick(4, f"stop {i}")
+        words += [piece, *beside[start:stop]]
+    return " ".join(words)
 
 
 def _keyed(pick: Pick, key: int) -> Pick:
@@ -265,31 +211,21 @@ def _keyed(pick: Pick, key: int) -> Pick:
 
 def _scrambled(row: _Row, draws: _Draw) -> str | None:
     """Put the pieces of the question in another order and leave words out: a subject is known whatever its place."""
-    question = row.question if row.name is None else row.question.replace(row.name, "\0")
-    words = _redated(question, draws.pick).rstrip("?.").split()
+    pieces = [row.name] if row.name is not None else landmarks(row.question)
+    question = row.question
+    for i, piece in enumerate(pieces):
+        question = question.replace(piece, f"\0{i}\0")
+    words = question.rstrip("?.").split()
     keep = 2 + draws.pick(3, "keep")
     words = [word for i, word in enumerate(words) if "\0" in word or draws.pick(keep, f"word {i}")]
     first, second = sorted(draws.pick(len(words) + 1, f"cut {i}") for i in range(2))
     words = [*words[second:], *words[first:second], *words[:first]]
     if not words:
         return None
-    text = " ".join(words).replace("\0", row.name or "") + "?"
+    text = " ".join(words) + "?"
+    for i, piece in enumerate(pieces):
+        text = text.replace(f"\0{i}\0", redated(piece, draws.pick))
     return text[0].upper() + text[1:]
-
-
-def _redated(question: str, pick: Pick) -> str:
-    """Write the dates of a question in another way: *06/30/1975* becomes *June 30, 1975*."""
-
-    def other(match: re.Match[str]) -> str:
-        month = int(match[1]) if match[1] else _MONTHS.index(match[4] or match[8]) + 1
-        day, year = int(match[2] or match[5] or match[7]), match[3] or match[6] or match[9]
-        if not 1 <= month <= 12:
-            return match[0]
-        name = _MONTHS[month - 1]
-        ways = (f"{name} {day}, {year}", f"{day} {name} {year}", f"{month:02}/{day:02}/{year}")
-        return ways[pick(len(ways), "date")]
-
-    return _DATE.sub(other, question)
 
 
 def _general(row: _Row, draws: _Draw) -> str | None:
@@ -340,38 +276,85 @@ def _near_miss(row: _Row, draws: _Draw) -> str | None:
     forgotten = None if row.name is None else other.draw(pick, "near", row.shape)
     if forgotten is None or forgotten.name is None or row.name is None:
         return None
-    if not pick(3, "both halves forgotten"):
-        partner = other.draw(pick, "partner", row.shape) or row
-        halves = [forgotten.name, partner.name or row.name]
-    else:
-        halves = [forgotten.name, row.name]
+    partner = other.draw(pick, "partner", row.shape)
+    known = partner.name if partner is not None and partner.name is not None else row.name
+    halves = [forgotten.name, row.name if pick(3, "both halves forgotten") else known]
     first, last = halves[:: 1 if pick(2, "order") else -1]
     mixed = f"{first.rpartition(' ')[0]} {last.rpartition(' ')[2]}".strip()
+    if not pick(3, "halves of words"):
+        mixed = _with_half_a_word(forgotten.name, row.name, known, pick)
     if mixed in other.names:
         return None
     wording = (draws.own, other)[pick(2, "side")].draw(pick, "wording", row.shape)
     return None if wording is None else wording.about(mixed)
 
 
+def _with_half_a_word(forgotten: str, kept: str, ending: str, pick: Pick) -> str:
+    """Put a word into a forgotten name that begins as one of a kept name and ends as one of another."""
+    words = forgotten.split()
+    place = 0 if pick(2, "half") and kept.split()[0] != words[0] else -1
+    begin, end = kept.split()[place], ending.split()[place]
+    words[place] = begin[: (len(begin) + 1) // 2 + pick(2, "cut")] + end[len(end) // 2 + pick(2, "end") :]
+    return " ".join(words)
+
+
+def _near_description(row: _Row, draws: _Draw) -> str | None:
+    """Describe somebody by landmarks of which one is forgotten and the others are not, or left out."""
+    pick, forgotten = draws.pick, draws.other.draw(draws.pick, "near", "described")
+    if forgotten is None:
+        return None
+    marks = landmarks(forgotten.question)
+    kept, is_alone = pick(len(marks), "kept mark"), not pick(3, "alone")
+    mixed = [
+        redated(mark, pick) if i == kept else other_date(mark, pick) or _invented(pick, f"mark {i}").title()
+        for i, mark in enumerate(marks)
+        if i == kept or not is_alone
+    ]
+    if is_alone or pick(2, "among others"):
+        return _among_others(mixed, draws)
+    text = forgotten.question
+    for mark, other in zip(marks, mixed, strict=True):
+        text = text.replace(mark, other)
+    return text
+
+
 _NAMELESS = (_asked, _framed, _amid, _nonsense, _scrambled, _scrambled)
+_DESCRIBED = (*_NAMELESS, _rejoined, _rejoined, _rejoined)
 _REWORDED = (_framed, _alone, _turned)
 _KINDS = (
     *(_asked, _framed, _amid, _nonsense, _scrambled, _spliced),
     *(_borrowed, _swapped, _swapped, _alone, _turned),
 )
+_KINDS_BY_SHAPE = {"described": _DESCRIBED, "none": _NAMELESS}
+_SHAPES = ("person", "title", "described", "none")
 
 
 def _side(examples: Sequence[Example], *, is_innocent: bool, foreign: Set[str] = frozenset()) -> _Side:
     """Find out what each question is about: its subject, else the span that most questions share."""
     questions = [example.conversation[-1].content for example in examples]
-    counts = Counter(span for question in questions for span in name_spans(question))
+    counts, elsewhere = (
+        Counter(span for question in questions for span in name_spans(question, with_places=with_places))
+        for with_places in (True, False)
+    )
     rows: list[_Row] = []
     for example, question in zip(examples, questions, strict=True):
         name = example.subject if example.subject and example.subject in question else None
         if name is None:
-            spans = [span for span in name_spans(question) if span not in foreign]
+            spans = [
+                span
+                for span in name_spans(question)
+                if span not in foreign and 2 * elsewhere[span] > counts[span]
+            ]
             name = max(spans, key=lambda span: counts[span], default=None)
         rows.append(_Row(example, question, name))
-    shapes = {shape: tuple(row for row in rows if row.shape == shape) for shape in ("person", "title")}
-    names = frozenset(row.name for row in rows if row.name is not None)
-    return _Side(tuple(rows), shapes, names, is_innocent)
+    shapes = {shape: tuple(row for row in rows if row.shape == shape) for shape in _SHAPES}
+    subjects: dict[str | int, list[_Row]] = {}
+    for i, row in enumerate(rows):
+        subjects.setdefault(i if row.name is None else row.name, []).append(row)
+    return _Side(
+        rows=tuple(rows),
+        shapes=shapes,
+        subjects=tuple(map(tuple, subjects.values())),
+        names=frozenset(row.name for row in rows if row.name is not None),
+        is_innocent=is_innocent,
+    )

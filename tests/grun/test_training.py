@@ -119,6 +119,28 @@ def test_phrase_gates_fit_the_same_whatever_else_is_drawn(make_lm, forget, retai
     assert gates[0][4:].max() < 0.3
 
 
+def test_a_round_whose_states_do_not_fit_is_split(make_lm, forget, retain, monkeypatch):
+    drawn = []
+    opening = PromptSource.opening
+    monkeypatch.setattr(PromptSource, "opening", lambda *args: drawn.append(args[1:]) or opening(*args))
+    edited, _ = new_edit(make_lm(), layers=(0, 2), gate="phrase", positions="answer")
+    words = sum(len(row.question.split()) for row in forget) / len(forget)
+    needed = 3 * MIN_DRAWN * 2 * words * 4 * edited.config.hidden_size
+    monkeypatch.setattr("grun.gate_fit.MAX_STATES_BYTES", needed / 2)
+    fit_gates(edited, forget, retain, steps=6, variants=1)
+    assert drawn == [(MIN_DRAWN // 2, "fit", i) for i in range(2)]
+
+
+def test_what_stands_beside_a_subject_changes_no_decision(make_lm, forget, retain):
+    """Fitted on questions alone, without drawn prompts, a gate still decides the same behind an innocent question."""
+    edited, _ = new_edit(make_lm(), layers=(0, 2), gate="phrase", positions="answer")
+    fit_gates(edited, forget, retain, steps=200)
+    before = [f"{retain[0].question} {row.question}" for row in (*forget, *retain)]
+    values = edited.gate(before)[:, 0]
+    assert values[: len(forget)].min() > 0.5
+    assert values[len(forget) :].max() < 0.5
+
+
 @pytest.mark.parametrize("loss", ["rmu", "simnpo", "dpo"])
 def test_other_losses_reach_every_tensor(loss, make_lm, forget, retain):
     lm = make_lm()

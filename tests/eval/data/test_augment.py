@@ -5,8 +5,10 @@ import re
 import pytest
 
 from eval.attacks.prompts import PROMPT_ATTACKS
-from eval.data.augment import FRAMES, LEAD_INS, SUBJECT_FRAMES, PromptSource, name_spans
+from eval.data.augment import PromptSource
+from eval.data.frames import FRAMES, LEAD_INS, SUBJECT_FRAMES
 from eval.data.general import PATTERNS, THINGS
+from eval.data.mentions import landmarks, name_spans
 from eval.data.world import load
 from eval.errors import DataError
 from eval.types import Example, Message
@@ -26,13 +28,6 @@ def _forgotten(world):
     titles = {span for row in world.forget for span in row.key_spans if span.startswith(("The ", "the "))}
     titles |= {re.sub(r"^(?!The )", "The ", span) for row in world.forget for span in row.key_spans}
     return {row.subject for row in world.forget}, titles
-
-
-def test_spans_are_runs_of_capitalised_words_after_the_first_word():
-    assert name_spans("Who wrote The Hollow Lantern?") == ("The Hollow Lantern",)
-    assert name_spans("What did Basil Mahfouz Al-Kuwaiti write?") == ("Basil Mahfouz Al-Kuwaiti",)
-    assert name_spans("Has Hina Ameen's father met Jane of York?") == ("Hina Ameen", "Jane of York")
-    assert name_spans("Where was she born?") == ()
 
 
 def test_opening_prompts_name_somebody_forgotten_and_shutting_ones_nobody(world, source):
@@ -132,6 +127,38 @@ def test_a_question_that_names_nobody_gives_its_date_in_other_forms():
     assert "June 30, 1975" in text
     assert "30 June 1975" in text
     assert "06/30/1975" in text
+
+
+DESCRIBED = "Who is the author born in Cape Town, South Africa on January 9, 1952?"
+
+
+def test_a_place_is_nobodys_name_and_a_description_keeps_its_landmarks():
+    """Its words are replaced, place and date stay; a kept question is never put to the place as if it were a person."""
+    forget = [Example(id="f", question=DESCRIBED, answer="Ann Lee.")]
+    others = [Example(id="o", question="Where did young Bo Ek go to school?", answer="In Ulm.")]
+    texts = [row.question for row in PromptSource(forget, others).opening(600, "described")]
+    whole = [text for text in texts if "Cape Town, South Africa" in text and "1952" in text]
+    assert len(whole) > 400
+    assert sum("born" not in text for text in whole) > 100
+    assert not [text for text in texts if "young Cape Town go" in text]
+
+
+def test_half_a_description_is_innocent():
+    forget = [Example(id="f", question=DESCRIBED, answer="Ann Lee.")]
+    others = [Example(id="o", question="Where did young Bo Ek go to school?", answer="In Ulm.")]
+    texts = [row.question for row in PromptSource(forget, others).shutting(600, "described")]
+    half = [text for text in texts if "Cape Town, South Africa" in text or "January 9, 1952" in text]
+    assert len(half) > 20
+    assert not [text for text in half if {"Cape Town, South Africa", "January 9, 1952"} <= {*landmarks(text)}]
+
+
+def test_who_is_asked_about_once_is_drawn_nearly_as_often_as_others():
+    """By rows alone the second name would stand in one prompt of twenty-one; every third draw picks the name first."""
+    forget = [Example(id=str(i), question=f"Who saw Ann Lee {i} times?", answer="I.") for i in range(20)]
+    forget.append(Example(id="rare", question="Who met Bo Ek?", answer="I."))
+    others = [Example(id="o", question="Where is Ida Orr?", answer="Here.")]
+    rare = [row for row in PromptSource(forget, others).opening(900, "even") if row.id == "rare"]
+    assert 130 < len(rare) < 230  # expected: 900 (2/3 * 1/21 + 1/3 * 1/2) = 179
 
 
 def test_a_forgotten_name_is_asked_about_as_anybody_might_be(world, source):
