@@ -19,6 +19,7 @@ NAMES = (
     "unlearning_dynamics",
     "generation_overhead",
     "grun_overhead",
+    "grun_gate",
     "grun_steps",
     "grun_comparison",
     "grun_sequence",
