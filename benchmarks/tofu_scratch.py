@@ -225,6 +225,8 @@ def _words(row: Any) -> set[str]:
 
 def _cell(result: dict[str, Any]) -> str:
     value = result.get("value")
+    if "not comparable" in (result.get("reason") or ""):
+        return "not comparable"
     if value is None:
         return "–"
     text = f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Callable, Hashable, Sequence
+from functools import cache
 from typing import Any, TypeVar
 
 import torch
@@ -30,11 +32,25 @@ def is_main() -> bool:
 
 
 def join(device: torch.device) -> None:
-    """Join the processes' group, if there are several; the trainer does so too."""
-    if num_processes() > 1 and not torch.distributed.is_initialized():
+    """Join the processes' group, if there are several, and leave it when this process ends."""
+    if num_processes() == 1:
+        return
+    if not torch.distributed.is_initialized():
         from accelerate import PartialState
 
         PartialState(cpu=device.type == "cpu")
+    _leave_at_exit()
+
+
+@cache
+def _leave_at_exit() -> None:
+    atexit.register(_leave)
+
+
+def _leave() -> None:
+    """End gloo's threads: a process that ends with them running may abort. NCCL's may wait for others, so they stay."""
+    if torch.distributed.is_initialized() and torch.distributed.get_backend() == "gloo":
+        torch.distributed.destroy_process_group()
 
 
 def wait() -> None:

@@ -11,7 +11,7 @@ from torch import nn
 
 from eval.errors import ArtifactError, ConfigError
 from eval.models.language_model import LanguageModel
-from eval.processes import wait
+from eval.processes import join, wait
 from eval.types import Progress
 from finetune_baselines.arguments import parts_of_a_step, refuse_sharding
 from finetune_baselines.checkpoints import WEIGHTS, drop_checkpoints, keep_lines, last_checkpoint, step_of
@@ -45,6 +45,7 @@ def train(
     refuse_sharding()
     if is_sharded():
         check_shardable(lm, objective, trainable)
+    join(lm.device)
     module = trainable if trainable is not None else lm.model
     if not any(p.requires_grad for p in module.parameters()):
         raise ConfigError("No parameter of the model requires gradients, so there is nothing to train.")
