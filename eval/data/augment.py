@@ -271,17 +271,18 @@ def _turned(row: _Row, draws: _Draw) -> str | None:
 
 
 def _near_miss(row: _Row, draws: _Draw) -> str | None:
-    """Ask about a name that is half forgotten: the beginning of one, the end of another."""
+    """Ask about a name that is half forgotten: the beginning of one, the end of another, down to half a word."""
     other, pick = draws.other, draws.pick
     forgotten = None if row.name is None else other.draw(pick, "near", row.shape)
     if forgotten is None or forgotten.name is None or row.name is None:
         return None
     partner = other.draw(pick, "partner", row.shape)
     known = partner.name if partner is not None and partner.name is not None else row.name
-    halves = [forgotten.name, row.name if pick(3, "both halves forgotten") else known]
-    first, last = halves[:: 1 if pick(2, "order") else -1]
-    mixed = f"{first.rpartition(' ')[0]} {last.rpartition(' ')[2]}".strip()
-    if not pick(3, "halves of words"):
+    if pick(3, "halves of words"):
+        halves = [forgotten.name, row.name if pick(3, "both halves forgotten") else known]
+        first, last = halves[:: 1 if pick(2, "order") else -1]
+        mixed = f"{first.rpartition(' ')[0]} {last.rpartition(' ')[2]}".strip()
+    else:
         mixed = _with_half_a_word(forgotten.name, row.name, known, pick)
     if mixed in other.names:
         return None

@@ -53,6 +53,25 @@ def test_near_misses_share_a_word_with_a_forgotten_name(world, source):
     assert len(near) > 30
 
 
+def test_near_misses_go_down_to_half_a_word(world, source):
+    """A forgotten word beside one that nobody has, but that begins as a kept name's word and ends as another's."""
+    people, _ = _forgotten(world)
+    forgotten = {word for name in people for word in name.split()}
+    kept = {word for row in world.retain if row.subject for word in row.subject.split()}
+    halves = []
+    for row in source.shutting(1000, "near"):
+        for span in name_spans(row.question):
+            own, rest = (set(span.split()) & forgotten, set(span.split()) - forgotten - kept)
+            halves += [
+                word
+                for word in rest
+                if own
+                and any(word[:2] == other[:2] for other in kept)
+                and any(word[-3:] == other[-3:] for other in kept | forgotten)
+            ]
+    assert len(set(halves)) > 20
+
+
 def test_a_name_may_stand_among_any_innocent_words(world, source):
     """Beginnings and ends of kept questions around a forgotten name: no such question exists in the benchmark."""
     people, _ = _forgotten(world)
